@@ -1,0 +1,1 @@
+"""Passes: one folder a family, one file a technique."""

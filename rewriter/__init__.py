@@ -1,0 +1,1 @@
+"""The graph: reading, writing, walking, editing, shapes, names, sites, rules and invariants."""

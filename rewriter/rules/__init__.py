@@ -1,0 +1,1 @@
+"""Rewrites that leave what a model computes as it was; normalisation applies them."""
