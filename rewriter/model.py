@@ -195,10 +195,12 @@ def _refuse_unknown_versions(proto: onnx.ModelProto) -> None:
     """Refuse what this installation cannot understand, rather than guess.
 
     Raises:
-        ModelError: no graph, or an IR version or opset newer than the installed onnx.
+        ModelError: no graph, no opset, or an IR version or opset newer than the installed onnx.
     """
     if not proto.ir_version or not proto.HasField("graph") or not (proto.graph.output or proto.graph.node):
         raise ModelError("not an ONNX model: it holds no graph")
+    if not proto.opset_import:
+        raise ModelError("it imports no operators: it is truncated, or older than ONNX 1.0")
     if proto.ir_version > onnx.IR_VERSION:
         raise ModelError(
             f"IR version {proto.ir_version} is newer than {onnx.IR_VERSION}, the newest that onnx "

@@ -72,16 +72,23 @@ def _is_transpose(node: gs.Node) -> bool:
     return node.op == "Transpose" and node.domain in (None, "", "ai.onnx") and isinstance(node.attrs.get("perm"), list)
 
 
+def _unmoved(rank: int) -> Perm:
+    return tuple(range(rank))
+
+
 def _plan(graph: gs.Graph, opset: int, public: set[int]) -> _Plan:
     plan = _Plan()
     for node in graph.nodes:
         if _is_transpose(node):
-            view = plan.views.get(id(node.inputs[0]), _View(node.inputs[0], tuple(range(len(node.attrs["perm"])))))
+            view = plan.views.get(id(node.inputs[0]), _View(node.inputs[0], _unmoved(len(node.attrs["perm"]))))
             perm = tuple(view.perm[axis] for axis in node.attrs["perm"])
             plan.views[id(node.outputs[0])] = _View(view.base, perm)
-        elif not any(id(t) in public for t in node.outputs) and (perms := _movable(node, plan, opset)) is not None:
+        elif (perms := _movable(node, plan, opset)) is not None:
+            out = node.outputs[0]
+            if id(out) in public and perms[1] != _unmoved(len(perms[1])):
+                continue  # the Transpose would only move from before the node to after it
             plan.moved.append((node, perms[0]))
-            plan.views[id(node.outputs[0])] = _View(node.outputs[0], perms[1])  # from now on it writes the base
+            plan.views[id(out)] = _View(out, perms[1])  # from now on it writes the base
     _find_written(graph, plan, public)
     return plan
 
@@ -96,7 +103,7 @@ def _movable(node: gs.Node, plan: _Plan, opset: int) -> tuple[Perm, Perm] | None
     if rule is None or len(perms) != 1:
         return None
     perm = next(iter(perms))
-    if perm == tuple(range(len(perm))):
+    if perm == _unmoved(len(perm)):
         return None
     for index, (tensor, view) in enumerate(zip(node.inputs, views, strict=True)):
         if view is not None or not tensor.name or (index and (node.op in _FIRST_ONLY | _REDUCTIONS)):
@@ -140,7 +147,7 @@ def _find_written(graph: gs.Graph, plan: _Plan, public: set[int]) -> None:
     for node in graph.nodes:
         for tensor in node.outputs:
             view = plan.views.get(id(tensor))
-            if view is None or view.perm == tuple(range(len(view.perm))):
+            if view is None or view.perm == _unmoved(len(view.perm)):
                 continue
             if any(id(reader) not in handled for reader in tensor.outputs) or id(tensor) in public:
                 plan.written.setdefault((id(view.base), view.perm), tensor)
@@ -161,9 +168,9 @@ def _carry_out(model: Model, graph: gs.Graph, plan: _Plan) -> None:
     written: dict[tuple[int, Perm], gs.Tensor] = {}
     for key, tensor in tensors.items():
         view = plan.views[key]
-        identity = view.perm == tuple(range(len(view.perm)))
+        identity = view.perm == _unmoved(len(view.perm))
         kept = [r for r in readers[key] if id(r) not in handled]
-        if not kept and key not in public:
+        if (not kept and key not in public) or (identity and view.base is tensor):
             continue
         place = (id(view.base), view.perm)
         if place not in written:
@@ -200,6 +207,7 @@ def _rebase(model: Model, node: gs.Node, perm: Perm, plan: _Plan) -> None:
             node.attrs["axes"] = sorted(axes)
         else:
             set_input(node, 1, model.add_weight("axes", Dense(np.array(sorted(axes), np.int64))))
-    for out in node.outputs:  # its declared shape is that of the view
+    out = node.outputs[0]
+    if plan.views[id(out)].perm != _unmoved(len(plan.views[id(out)].perm)):  # its declared shape is that of the view
         out.dtype = out.shape = None
         out.__dict__.pop("source", None)

@@ -1,0 +1,64 @@
+"""Passes by the names that recipes use; modules are imported when their pass is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+
+from onnxpress.passes.base import Pass
+from onnxpress.rewriter.errors import ConfigError
+
+GROUP = "onnxpress.passes"
+"""Entry points by which other distributions add passes."""
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "normalise": "onnxpress.passes.normalise:Normalise",
+        "prune-magnitude": "onnxpress.passes.prune.magnitude:PruneMagnitude",
+        "share-kmeans": "onnxpress.passes.share.kmeans:ShareKMeans",
+        "factorize-svd": "onnxpress.passes.factorize.svd:FactorizeSVD",
+        "factorize-spatial": "onnxpress.passes.factorize.spatial:FactorizeSpatial",
+        "factorize-tucker": "onnxpress.passes.factorize.tucker:FactorizeTucker",
+        "factorize-cp": "onnxpress.passes.factorize.cp:FactorizeCP",
+        "quantize-static": "onnxpress.passes.quantize.static:QuantizeStatic",
+        "quantize-dynamic": "onnxpress.passes.quantize.dynamic:QuantizeDynamic",
+        "encode": "onnxpress.passes.encode.encode:Encode",
+    }
+)
+"""The passes that come with onnxpress: `module:class` by name."""
+
+
+@cache
+def known() -> Mapping[str, str]:
+    """All passes: `module:class` by name, in alphabetical order; a name of our own cannot be taken by others."""
+    others = {each.name: each.value for each in importlib.metadata.entry_points(group=GROUP)}
+    return MappingProxyType(dict(sorted({**others, **BUILT_IN}.items())))
+
+
+def find(name: str) -> type[Pass]:
+    """The class of a pass.
+
+    Raises:
+        ConfigError: no pass has that name, or it cannot be imported.
+    """
+    if name not in known():
+        raise ConfigError(f"no pass is called {name!r}; {suggest(name, known())}")
+    reference = known()[name]
+    module, _, attribute = reference.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"pass {name!r} is declared as {reference}, which cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        raise ConfigError(f"pass {name!r} is declared as {reference}, which is not a subclass of Pass")
+    return found
+
+
+def suggest(name: str, names: Mapping[str, object]) -> str:
+    """What to say after an unknown name: the near ones, else all."""
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(names))}"

@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from onnxpress.rewriter.errors import ModelError
+from onnxpress.rewriter.opset import raise_opset
+
+
+def test_raises_and_computes_the_same(parse, run) -> None:
+    text = "g (float[2,3,4] x) => (float y) { a = Softmax<axis=1>(x) b = Unsqueeze<axes=[0]>(a) y = Mul(b, w) }"
+    model = parse(text, opset=11, w=np.arange(4, dtype=np.float32))
+    x = np.random.default_rng(1).standard_normal((2, 3, 4)).astype(np.float32)
+    before = run(model, x=x)[0]
+    assert raise_opset(model, 17)
+    assert model.opset == 17
+    np.testing.assert_allclose(run(model, x=x)[0], before, rtol=1e-6)
+
+
+def test_never_lowers(parse) -> None:
+    model = parse("g (float[2] x) => (float y) { y = Neg(x) }", opset=20)
+    assert not raise_opset(model, 17)
+    assert model.opset == 20
+
+
+def test_an_operator_without_adapter_is_a_clear_error(parse) -> None:
+    model = parse("g (float[2] x) => (float y) { y = NoSuchThing(x) }", opset=11)
+    with pytest.raises(ModelError, match=r"cannot raise opset 11 to 13: .*NoSuchThing"):
+        raise_opset(model, 13)
