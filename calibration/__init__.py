@@ -1,0 +1,1 @@
+"""Samples in, statistics and metrics out: feeds, ONNX Runtime sessions, observers, metrics."""

@@ -1,0 +1,79 @@
+"""Models cut down to what some tensors need."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from onnxpress.calibration.session import Runner
+from onnxpress.calibration.skeleton import check_tensors, load_skeleton, opset_of, set_outputs
+from onnxpress.rewriter.errors import ConfigError, ModelError
+
+
+def test_drops_what_the_outputs_do_not_need(linear):
+    model = load_skeleton(linear)
+    set_outputs(model, ["hidden"])
+    assert [node.op_type for node in model.graph.node] == ["MatMul"]
+    assert Runner(model.SerializeToString()).output_names == ("hidden",)
+    set_outputs(model, ["x"])
+    assert not model.graph.node
+    assert not model.graph.initializer
+
+
+def test_added_nodes_stand_behind_what_they_read(linear):
+    model = load_skeleton(linear)
+    after = {name: [helper.make_node("Size", [name], [f"size_{name}"])] for name in ("x", "w", "hidden")}
+    set_outputs(model, ["size_x", "size_w", "size_hidden", "y"], after=after)
+    assert [node.op_type for node in model.graph.node] == ["Size", "Size", "MatMul", "Size", "Relu"]
+    sizes = Runner(model.SerializeToString()).run({"x": np.ones((2, 4), np.float32)})
+    assert [int(sizes[f"size_{name}"]) for name in ("x", "w", "hidden")] == [8, 12, 6]
+
+
+def branching() -> onnx.ModelProto:
+    """y = c ? relu(x) : x, where relu(x) is computed outside of the branch."""
+    inside = helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)
+    outside = helper.make_tensor_value_info("r", TensorProto.FLOAT, None)
+    then = helper.make_graph([helper.make_node("Identity", ["r"], ["inside"])], "then", [], [inside])
+    other = helper.make_graph([helper.make_node("Identity", ["x"], ["r2"])], "else", [], [outside])
+    other.output[0].name = "r2"
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Neg", ["x"], ["unused"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    c = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "small", [x, c], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def test_keeps_what_a_branch_reads_from_outside():
+    model = branching()
+    set_outputs(model, ["y"])
+    assert [node.op_type for node in model.graph.node] == ["Relu", "If"]
+    result = Runner(model.SerializeToString()).run({"x": np.array([-1, 1], np.float32), "c": np.array(True)})
+    np.testing.assert_array_equal(result["y"], [0, 1])
+
+
+def test_refuses_tensors_outside_the_main_graph():
+    model = branching()
+    check_tensors(model, ["x", "r", "y"])
+    for tensor in ("inside", "nothing", ""):
+        with pytest.raises(ConfigError, match=f"tensor '{tensor}' is not in the main graph"):
+            check_tensors(model, [tensor])
+
+
+def test_finds_the_opset(linear):
+    assert opset_of(load_skeleton(linear)) == 17
+    assert opset_of(onnx.ModelProto()) == 0
+
+
+def test_refuses_what_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match=r"no file .*; check the path"):
+        load_skeleton(tmp_path / "none.onnx")
+    with pytest.raises(ModelError, match="the model is no ONNX model, or cut short"):
+        load_skeleton(b"garbage")
+    (tmp_path / "bad.onnx").write_bytes(b"garbage")
+    with pytest.raises(ModelError, match=r"bad.onnx is no ONNX model, or cut short"):
+        load_skeleton(tmp_path / "bad.onnx")
