@@ -1,0 +1,35 @@
+"""How far one array is from another."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from onnxpress.passes.kernels.arrays import Array, pieces
+
+
+def relative_error(original: Array, approximation: Array) -> float:
+    """‖original − approximation‖ / ‖original‖ (Frobenius), summed in float64, piece by piece.
+
+    Args:
+        original: any shape and numeric dtype.
+        approximation: the same shape; the dtype may differ.
+
+    Returns:
+        0.0 for equal arrays; inf where only `original` is all zeros.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if original.shape != approximation.shape:
+        raise ValueError(f"shapes differ: {original.shape} and {approximation.shape}")
+    lost = total = 0.0
+    for left, right in zip(pieces(original), pieces(approximation), strict=True):
+        wide = left.astype(np.float64)
+        total += float(np.dot(wide, wide))
+        wide -= right.astype(np.float64)
+        lost += float(np.dot(wide, wide))
+    if total == 0:
+        return 0.0 if lost == 0 else math.inf
+    return math.sqrt(lost / total)

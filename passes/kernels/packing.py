@@ -1,0 +1,286 @@
+"""Lossless codecs of dense weights, and their sizes before anything is built.
+
+Everything goes by the stored bits: -0.0 is not 0.0 here, and one NaN is not another. "Zero" is the element whose bits
+are all zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpress.passes.kernels.arrays import PIECE, Array, Bits, Codes, bits_of, pieces, smallest_unsigned
+
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+
+
+def packed_bytes(count: int, bits: int) -> int:
+    """Bytes of `count` codes of `bits` bits without gaps."""
+    return -(-count * bits // 8)
+
+
+def pack_codes(codes: Codes, bits: int) -> Bytes:
+    """Codes of `bits` bits one after another, least significant bit first.
+
+    The first of two 4-bit codes is the low nibble and the first of four 2-bit codes the lowest pair, as ONNX stores
+    uint4 and uint2; codes of 3, 5, 6 and 7 bits run across bytes.
+
+    Args:
+        codes: any shape, each below 2^bits.
+        bits: 1 to 8.
+
+    Returns:
+        [ceil(size · bits / 8)], the last byte filled with zero bits.
+
+    Raises:
+        ValueError: `bits` out of range, or a code that needs more.
+    """
+    _check_bits(bits)
+    packed = np.empty(packed_bytes(codes.size, bits), np.uint8)
+    start = 0
+    for piece in pieces(codes):  # of a multiple of 8 codes, so each fills whole bytes
+        if int(piece.max()) >> bits:
+            raise ValueError(f"code {piece.max()} needs more than {bits} bits")
+        spread = np.unpackbits(piece.astype(np.uint8)[:, None], axis=1, count=bits, bitorder="little")
+        whole = np.packbits(spread, bitorder="little")
+        packed[start : start + whole.size] = whole
+        start += whole.size
+    return packed
+
+
+def unpack_codes(packed: Bytes, bits: int, count: int) -> Bytes:
+    """The `count` codes that `pack_codes` put into `packed`, as uint8 [count].
+
+    Raises:
+        ValueError: `bits` out of range, or `packed` of another length than such codes have.
+    """
+    _check_bits(bits)
+    if packed.size != packed_bytes(count, bits):
+        raise ValueError(f"{count} codes of {bits} bits take {packed_bytes(count, bits)} bytes, got {packed.size}")
+    codes = np.empty(count, np.uint8)
+    for start in range(0, count, PIECE):
+        part = codes[start : start + PIECE]
+        source = packed[start * bits // 8 :]
+        spread = np.unpackbits(source[: packed_bytes(part.size, bits)], count=part.size * bits, bitorder="little")
+        part[...] = np.packbits(spread.reshape(-1, bits), axis=1, bitorder="little")[:, 0]
+    return codes
+
+
+def distinct(weight: Array, limit: int) -> Array | None:
+    """The distinct elements, by ascending bits; None once there are more than `limit`.
+
+    Zero, if there is one, comes first. Reads no further than to the piece that exceeds `limit`.
+
+    Args:
+        weight: any shape and dtype.
+        limit: at least 0.
+
+    Returns:
+        [at most limit] of the dtype of `weight`.
+    """
+    known: Bits = np.empty(0, np.dtype(f"u{weight.dtype.itemsize}"))
+    for piece in _growing(weight):
+        known = _sorted_unique(np.concatenate([known, _sorted_unique(bits_of(piece))]))
+        if known.size > limit:
+            return None
+    return known.view(weight.dtype)
+
+
+def look_up(weight: Array, values: Array) -> Codes:
+    """The index in `values`, as `distinct` returned them, of each element of `weight`.
+
+    Returns:
+        The shape of `weight` in the smallest unsigned dtype: `values[codes]` is `weight`, bit for bit.
+
+    Raises:
+        ValueError: an element that is not among `values`.
+    """
+    book = bits_of(values)
+    codes = np.empty(weight.shape, smallest_unsigned(book.size))
+    for source, target in zip(pieces(weight), pieces(codes), strict=True):
+        bits = bits_of(source)
+        place = np.searchsorted(book, bits)
+        if not book.size or not np.array_equal(book[np.minimum(place, book.size - 1)], bits):
+            raise ValueError("the weight holds an element that is not in the codebook")
+        target[...] = place
+    return codes
+
+
+def pack_mask(weight: Array) -> tuple[Bytes, Array]:
+    """Where the elements that are not zero lie, one bit each, and these elements in C order.
+
+    Returns:
+        Bits [ceil(size / 8)], least significant first as in `pack_codes`; values [nonzeros], the dtype of `weight`.
+    """
+    packed = np.empty(packed_bytes(weight.size, 1), np.uint8)
+    kept, start = [np.empty(0, weight.dtype)], 0
+    for piece in pieces(weight):
+        present = bits_of(piece) != 0
+        whole = np.packbits(present, bitorder="little")
+        packed[start : start + whole.size] = whole
+        start += whole.size
+        kept.append(piece[present])
+    return packed, np.concatenate(kept)
+
+
+def unpack_mask(packed: Bytes, values: Array, shape: tuple[int, ...]) -> Array:
+    """The weight that `pack_mask` took apart.
+
+    Raises:
+        ValueError: the mask does not fit `shape`, or not as many values as bits are set.
+    """
+    weight = np.zeros(shape, values.dtype)
+    if packed.size != packed_bytes(weight.size, 1):
+        raise ValueError(f"a mask of {packed.size} bytes does not fit shape {shape}")
+    present = np.unpackbits(packed, count=weight.size, bitorder="little").view(np.bool_)
+    if int(np.count_nonzero(present)) != values.size:
+        raise ValueError(f"{int(np.count_nonzero(present))} bits are set for {values.size} values")
+    weight.reshape(-1)[present] = values
+    return weight
+
+
+def pack_gaps(weight: Array, bits: int) -> tuple[Bytes, Array]:
+    """Relative indices (Han et al., 2016, section 2): steps from one element that is not zero to the next.
+
+    The first step counts from just before the first element, so every step is at least 1 and at most 2^bits − 1.
+    A longer way is bridged by fillers: steps of 2^bits − 1 onto an element that is zero.
+
+    Args:
+        weight: any shape and dtype.
+        bits: 1 to 8, usually 4 or 8.
+
+    Returns:
+        Steps [entries], not packed, and the elements they lead to [entries]: the running sum of the steps less 1 are
+        the flat positions.
+    """
+    _check_bits(bits)
+    most = (1 << bits) - 1
+    steps, values = [np.empty(0, np.uint8)], [np.empty(0, weight.dtype)]
+    for gaps, found in _gaps(weight):
+        entries = (gaps - 1) // most + 1
+        last = np.cumsum(entries) - 1
+        step = np.full(int(entries.sum()), most, np.uint8)
+        step[last] = gaps - (entries - 1) * most
+        value = np.zeros(step.size, weight.dtype)
+        value[last] = found
+        steps.append(step)
+        values.append(value)
+    return np.concatenate(steps), np.concatenate(values)
+
+
+def unpack_gaps(steps: Bytes, values: Array, shape: tuple[int, ...]) -> Array:
+    """The weight that `pack_gaps` took apart.
+
+    Raises:
+        ValueError: not one value for each step, or steps that lead out of `shape`.
+    """
+    weight = np.zeros(shape, values.dtype)
+    if steps.shape != values.shape:
+        raise ValueError(f"{steps.size} steps for {values.size} values")
+    places = np.cumsum(steps, dtype=np.int64) - 1
+    if places.size and (int(steps.min()) < 1 or int(places[-1]) >= weight.size):
+        raise ValueError(f"the steps lead out of shape {shape}")
+    weight.reshape(-1)[places] = values
+    return weight
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the size of every encoding follows from; sizes are of the arrays, without graph or names.
+
+    Attributes:
+        count: elements.
+        itemsize: bytes of one.
+        nonzeros: elements that are not zero.
+        values: the distinct elements, by ascending bits; None where there are more than were asked for.
+        entries: for each width of step in bits, the entries of `pack_gaps`.
+    """
+
+    count: int
+    itemsize: int
+    nonzeros: int
+    values: Array | None
+    entries: dict[int, int]
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes as it is."""
+        return self.count * self.itemsize
+
+    def codebook_bytes(self, bits: int) -> int | None:
+        """Bytes of the distinct values and a code of `bits` bits for each element; None where they do not fit."""
+        return self._coded(self.count, self.values, bits)
+
+    def mask_bytes(self, bits: int | None = None) -> int | None:
+        """Bytes of the bit mask and the nonzeros: plain, or coded in `bits` bits with their own codebook."""
+        kept = self._coded(self.nonzeros, self._nonzero_values(), bits)
+        return None if kept is None else packed_bytes(self.count, 1) + kept
+
+    def gap_bytes(self, step: int, bits: int | None = None) -> int | None:
+        """Bytes of steps of `step` bits and what they lead to: plain, or coded in `bits` bits, fillers as zero."""
+        entries = self.entries[step]  # where there are fillers there are zeros, so zero has a code
+        kept = self._coded(entries, self.values, bits)
+        return None if kept is None else packed_bytes(entries, step) + kept
+
+    def _nonzero_values(self) -> Array | None:
+        return None if self.values is None else self.values[bits_of(self.values) != 0]
+
+    def _coded(self, count: int, values: Array | None, bits: int | None) -> int | None:
+        if bits is None:
+            return count * self.itemsize
+        if values is None or values.size > 1 << bits:
+            return None
+        return packed_bytes(count, bits) + values.size * self.itemsize
+
+
+def survey(weight: Array, *, limit: int = 256, steps: tuple[int, ...] = (4, 8)) -> Survey:
+    """Count what the encodings of `weight` would hold, in the memory of one piece.
+
+    Args:
+        weight: any shape and dtype.
+        limit: distinct elements of interest.
+        steps: widths of relative indices of interest, in bits.
+    """
+    nonzeros, entries = 0, dict.fromkeys(steps, 0)
+    for gaps, found in _gaps(weight):
+        nonzeros += found.size
+        for bits in steps:
+            entries[bits] += int(((gaps - 1) // ((1 << bits) - 1) + 1).sum())
+    return Survey(weight.size, weight.dtype.itemsize, nonzeros, distinct(weight, limit), entries)
+
+
+def _gaps(weight: Array) -> Iterator[tuple[Ints, Array]]:
+    """Distances between elements that are not zero, from just before the first on, and the elements, by pieces."""
+    start, last = 0, -1
+    for piece in pieces(weight):
+        places = np.flatnonzero(bits_of(piece) != 0)
+        if places.size:
+            yield np.diff(places + start, prepend=last), piece[places]
+            last = start + int(places[-1])
+        start += piece.size
+
+
+def _growing(weight: Array) -> Iterator[Array]:
+    """Pieces, the first of them cut short: most weights show at once that they have many distinct elements."""
+    size = PIECE >> 8
+    for piece in pieces(weight):
+        yield piece[:size]
+        yield piece[size:]
+        size = PIECE
+
+
+def _sorted_unique(bits: Bits) -> Bits:
+    # np.unique hashes integers, many times slower than to sort them
+    ordered = np.sort(bits, axis=None)
+    first = np.ones(ordered.size, np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
+
+
+def _check_bits(bits: int) -> None:
+    if not 1 <= bits <= 8:
+        raise ValueError(f"bits must lie in 1..8, got {bits}")

@@ -1,0 +1,145 @@
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxpress.passes.kernels.errors import relative_error
+from onnxpress.passes.kernels.lowrank import (
+    break_even_rank,
+    channel_svd,
+    low_rank,
+    rank_by_energy,
+    rank_by_parameters,
+    rank_by_ratio,
+    spatial_matrix,
+    spatial_svd,
+    svd,
+)
+
+modest = settings(deadline=None, derandomize=True, max_examples=40)
+seeds = st.integers(0, 10_000)
+sizes = st.integers(1, 24)
+dtypes = st.sampled_from([np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+
+
+def normal(seed, shape, dtype=np.float64):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def spatial_dense(vertical, horizontal):
+    return np.einsum("riy,orx->oiyx", vertical[..., 0], horizontal[:, :, 0])
+
+
+@modest
+@given(seed=seeds, out=sizes, channels=sizes, dtype=dtypes, deficient=st.booleans())
+def test_full_rank_is_exact(seed, out, channels, dtype, deficient):
+    matrix = normal(seed, (out, channels), dtype)
+    if deficient:
+        matrix[:, channels // 2 :] = matrix[:, :1]
+    left, right = low_rank(matrix, min(out, channels))
+    assert relative_error(matrix, left @ right) < 1e-12
+
+
+@modest
+@given(seed=seeds, out=sizes, channels=sizes, scale=st.sampled_from([1e-30, 1.0, 1e30]))
+def test_truncation_is_as_good_as_the_direct_decomposition(seed, out, channels, scale):
+    matrix = normal(seed, (out, channels)) * scale
+    found, values = svd(matrix), np.linalg.svd(matrix, compute_uv=False)
+    # the Gram matrix squares the condition: half of float64's digits
+    np.testing.assert_allclose(found.values, values, rtol=1e-7, atol=1e-7 * values[0])
+    for rank in range(1, values.size + 1):
+        left, right = found.split(rank)
+        best = np.sqrt(np.sum(values[rank:] ** 2) / np.sum(values**2))
+        np.testing.assert_allclose(relative_error(matrix, left @ right), best, rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(found.error(rank), best, rtol=1e-7, atol=1e-7)
+
+
+@modest
+@given(seed=seeds, out=sizes, channels=sizes, rank=st.integers(1, 24))
+def test_factors_of_a_product_recover_it_and_are_balanced(seed, out, channels, rank):
+    rank = min(rank, out, channels)
+    matrix = normal(seed, (out, rank)) @ normal(seed + 1, (rank, channels))
+    left, right = low_rank(matrix, rank)
+    assert relative_error(matrix, left @ right) < 1e-6
+    np.testing.assert_allclose(np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1), rtol=1e-6, atol=1e-12)
+
+
+def test_spans_strips(monkeypatch):
+    matrix = normal(0, (50, 7), np.float32)
+    whole = svd(matrix).values
+    monkeypatch.setattr("onnxpress.passes.kernels.lowrank.PIECE", 30)
+    np.testing.assert_allclose(svd(matrix).values, whole, rtol=1e-12, atol=0)
+
+
+@modest
+@given(seed=seeds, out=sizes, channels=st.integers(1, 6), height=st.integers(1, 5), width=st.integers(1, 5))
+def test_spatial_pair_is_exact_at_full_rank_and_optimal_below(seed, out, channels, height, width):
+    kernel = normal(seed, (out, channels, height, width))
+    full = min(out * width, channels * height)
+    vertical, horizontal = spatial_svd(kernel, full)
+    assert vertical.shape == (full, channels, height, 1)
+    assert horizontal.shape == (out, full, 1, width)
+    assert relative_error(kernel, spatial_dense(vertical, horizontal)) < 1e-12
+    half = max(1, full // 2)
+    lost = relative_error(kernel, spatial_dense(*spatial_svd(kernel, half)))
+    np.testing.assert_allclose(lost, svd(spatial_matrix(kernel)).error(half), rtol=1e-7, atol=1e-7)
+
+
+@modest
+@given(seed=seeds, out=sizes, channels=sizes, spatial=st.lists(st.integers(1, 3), max_size=3))
+def test_channel_pair_is_exact_at_full_rank(seed, out, channels, spatial):
+    kernel = normal(seed, (out, channels, *spatial))
+    narrow, pointwise = channel_svd(kernel, min(out, kernel[0].size))
+    assert pointwise.shape[2:] == (1,) * len(spatial)
+    wide = np.tensordot(pointwise.reshape(pointwise.shape[:2]), narrow, axes=(1, 0))
+    assert relative_error(kernel, wide) < 1e-12
+
+
+def test_nothing_but_zeros_factorizes_into_zeros():
+    left, right = low_rank(np.zeros((3, 2), np.float32), 1)
+    assert not left.any()
+    assert not right.any()
+    assert svd(np.zeros((3, 2))).error(1) == 0
+
+
+@modest
+@given(seed=seeds, count=st.integers(1, 20), energy=st.floats(0.01, 1))
+def test_rank_by_energy_is_the_smallest_that_holds_it(seed, count, energy):
+    values = np.sort(np.abs(normal(seed, count)))[::-1]
+    rank = rank_by_energy(values, energy)
+    total = np.sum(values**2)
+    # float64 sums of 20 squares
+    assert np.sum(values[:rank] ** 2) >= energy * total * (1 - 1e-12)
+    assert rank == 1 or np.sum(values[: rank - 1] ** 2) < energy * total * (1 + 1e-12)
+
+
+@modest
+@given(out=st.integers(1, 500), channels=st.integers(1, 500), ratio=st.floats(0.01, 1))
+def test_rank_rules_keep_their_promise(out, channels, ratio):
+    dense, per_rank = out * channels, out + channels
+    even = break_even_rank(dense, per_rank)
+    assert even * per_rank < dense <= (even + 1) * per_rank
+    rank = rank_by_parameters(dense, per_rank, ratio)
+    assert rank * per_rank <= ratio * dense < (rank + 1) * per_rank + 1e-6 * dense
+    assert 1 <= rank_by_ratio(out, ratio) <= out
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda: svd(np.zeros(3)), "expected a matrix"),
+        (lambda: svd(np.zeros((0, 3))), "not empty"),
+        (lambda: svd(np.array([[1, np.nan]])), "not finite"),
+        (lambda: low_rank(np.ones((3, 2)), 3), r"rank must lie in 1\.\.2"),
+        (lambda: low_rank(np.ones((3, 2)), 0), r"rank must lie in 1\.\.2"),
+        (lambda: spatial_svd(np.ones((3, 2)), 1), "kh, kw"),
+        (lambda: channel_svd(np.ones(3), 1), "expected a kernel"),
+        (lambda: rank_by_energy(np.ones(3), 0.0), "energy must lie"),
+        (lambda: rank_by_ratio(3, 1.5), "ratio must lie"),
+        (lambda: rank_by_parameters(9, 6, -1.0), "ratio must lie"),
+    ],
+)
+def test_refuses(call, reason):
+    with pytest.raises(ValueError, match=reason):
+        call()

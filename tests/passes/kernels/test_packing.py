@@ -1,0 +1,177 @@
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxpress.passes.kernels.arrays import smallest_unsigned
+from onnxpress.passes.kernels.packing import (
+    distinct,
+    look_up,
+    pack_codes,
+    pack_gaps,
+    pack_mask,
+    packed_bytes,
+    survey,
+    unpack_codes,
+    unpack_gaps,
+    unpack_mask,
+)
+
+modest = settings(deadline=None, derandomize=True, max_examples=80)
+seeds = st.integers(0, 10_000)
+kinds = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.int8, np.uint8, np.int32]
+dtypes = st.sampled_from(kinds)
+shapes = st.sampled_from([(), (0,), (1,), (3, 0), (17,), (4, 5, 3), (40, 70)])
+
+
+def sparse(seed, shape, dtype, levels=None):
+    """Zeros of both signs, ties, and for floats two kinds of NaN."""
+    rng = np.random.default_rng(seed)
+    weight = np.asarray(rng.integers(-(levels or 100), (levels or 100) + 1, shape)).astype(dtype)
+    weight[rng.random(shape) < seed % 11 / 10] = 0
+    if weight.size > 10 and np.dtype(dtype).kind not in "iu":
+        flat = weight.reshape(-1)
+        flat[1], flat[3] = -0.0, np.nan
+        flat[4:5].view(f"u{weight.itemsize}")[:] = flat[3:4].view(f"u{weight.itemsize}") ^ 1
+    return weight
+
+
+def same_bits(left, right):
+    assert left.dtype == right.dtype
+    assert left.shape == right.shape
+    assert left.tobytes() == right.tobytes()
+
+
+@modest
+@given(seed=seeds, bits=st.integers(1, 8), count=st.integers(0, 100))
+def test_codes_come_back(seed, bits, count):
+    codes = np.random.default_rng(seed).integers(0, 1 << bits, count).astype(np.uint8)
+    packed = pack_codes(codes, bits)
+    assert packed.size == packed_bytes(count, bits)
+    np.testing.assert_array_equal(unpack_codes(packed, bits, count), codes)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_codes_come_back_across_pieces(bits):
+    codes = np.random.default_rng(0).integers(0, 1 << bits, (1 << 21) + 5).astype(np.uint8)
+    np.testing.assert_array_equal(unpack_codes(pack_codes(codes, bits), bits, codes.size), codes)
+
+
+def test_low_bits_come_first():
+    np.testing.assert_array_equal(pack_codes(np.array([1, 2, 3], np.uint8), 4), [0x21, 0x03])
+    np.testing.assert_array_equal(pack_codes(np.array([1, 2, 3, 0, 1], np.uint8), 2), [0b00111001, 1])
+    np.testing.assert_array_equal(pack_codes(np.array([1, 0, 0, 1], np.uint8), 1), [0b1001])
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(4, ml_dtypes.uint4), (2, ml_dtypes.uint2)])
+def test_nibbles_and_pairs_lie_as_onnx_stores_them(bits, dtype):
+    from onnx import numpy_helper
+
+    codes = np.random.default_rng(0).integers(0, 1 << bits, 13).astype(np.uint8)
+    stored = numpy_helper.from_array(codes.astype(dtype)).raw_data
+    assert pack_codes(codes, bits).tobytes() == stored
+
+
+@modest
+@given(seed=seeds, shape=shapes, dtype=dtypes, levels=st.integers(1, 60))
+def test_a_codebook_gives_the_weight_back_bit_for_bit(seed, shape, dtype, levels):
+    weight = sparse(seed, shape, dtype, levels)
+    values = distinct(weight, 300)
+    codes = look_up(weight, values)
+    same_bits(values[codes] if weight.size else weight, weight)
+    assert codes.dtype == smallest_unsigned(values.size)
+    assert values.size == len({element.tobytes() for element in weight.reshape(-1)})
+    if (weight.reshape(-1).view(f"u{weight.itemsize}") == 0).any():
+        assert values[:1].tobytes() == bytes(weight.itemsize)
+
+
+def test_distinct_gives_up_beyond_the_limit():
+    weight = np.arange(300, dtype=np.float32).reshape(20, 15)
+    assert distinct(weight, 299) is None
+    np.testing.assert_array_equal(distinct(weight, 300), weight.reshape(-1))
+
+
+def test_distinct_reads_on_over_pieces():
+    weight = np.zeros((1 << 21) + 3, np.float32)
+    weight[-1] = 1
+    assert distinct(weight, 1) is None
+    np.testing.assert_array_equal(distinct(weight, 2), [0, 1])
+
+
+@modest
+@given(seed=seeds, shape=shapes, dtype=dtypes)
+def test_a_bit_mask_gives_the_weight_back_bit_for_bit(seed, shape, dtype):
+    weight = sparse(seed, shape, dtype)
+    packed, values = pack_mask(weight)
+    same_bits(unpack_mask(packed, values, shape), weight)
+    assert packed.nbytes + values.nbytes == survey(weight).mask_bytes()
+
+
+@modest
+@given(seed=seeds, shape=shapes, dtype=dtypes, bits=st.sampled_from([1, 3, 4, 8]))
+def test_relative_indices_give_the_weight_back_bit_for_bit(seed, shape, dtype, bits):
+    weight = sparse(seed, shape, dtype)
+    steps, values = pack_gaps(weight, bits)
+    same_bits(unpack_gaps(steps, values, shape), weight)
+    assert pack_codes(steps, bits).nbytes + values.nbytes == survey(weight, steps=(bits,)).gap_bytes(bits)
+
+
+def test_long_ways_are_bridged_by_fillers():
+    weight = np.zeros(40, np.float32)
+    weight[[2, 35]] = [7, 8]
+    steps, values = pack_gaps(weight, 4)
+    np.testing.assert_array_equal(steps, [3, 15, 15, 3])
+    np.testing.assert_array_equal(values, [7, 0, 0, 8])
+
+
+def test_gaps_reach_across_pieces():
+    weight = np.zeros((1 << 20) + 500, np.int8)
+    weight[[5, (1 << 20) - 3, (1 << 20) + 400]] = 1
+    for bits in (4, 8):
+        same_bits(unpack_gaps(*pack_gaps(weight, bits), weight.shape), weight)
+
+
+@modest
+@given(seed=seeds, dtype=dtypes, levels=st.integers(1, 7))
+def test_sizes_are_known_before_anything_is_built(seed, dtype, levels):
+    weight = sparse(seed, (30, 40), dtype, levels)
+    counts = survey(weight)
+    values = distinct(weight, 256)
+    assert counts.dense_bytes == weight.nbytes
+    assert counts.codebook_bytes(8) == weight.size + values.nbytes
+    _, kept = pack_mask(weight)
+    book = distinct(kept, 256)
+    assert counts.mask_bytes(8) == packed_bytes(weight.size, 1) + kept.size + book.nbytes
+    for step in (4, 8):
+        steps, found = pack_gaps(weight, step)
+        coded = packed_bytes(steps.size, step) + steps.size + distinct(found, 256).nbytes
+        assert coded <= counts.gap_bytes(step, 8) <= coded + weight.itemsize  # a codebook may hold an unused zero
+
+
+def test_sizes_are_absent_where_codes_do_not_fit():
+    counts = survey(np.arange(1, 300, dtype=np.float32))
+    assert counts.codebook_bytes(8) is None
+    assert counts.mask_bytes(4) is None
+    assert counts.gap_bytes(4, 4) is None
+    assert survey(np.arange(20)).codebook_bytes(4) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda: pack_codes(np.array([4], np.uint8), 2), "needs more than 2 bits"),
+        (lambda: pack_codes(np.array([0], np.uint8), 9), "bits must lie"),
+        (lambda: unpack_codes(np.zeros(3, np.uint8), 4, 4), "take 2 bytes"),
+        (lambda: look_up(np.array([1.0, 2.0]), np.array([1.0])), "not in the codebook"),
+        (lambda: look_up(np.array([1.0]), np.zeros(0)), "not in the codebook"),
+        (lambda: unpack_mask(np.zeros(2, np.uint8), np.ones(1), (8,)), "does not fit"),
+        (lambda: unpack_mask(np.zeros(1, np.uint8), np.ones(1), (8,)), "0 bits are set"),
+        (lambda: unpack_gaps(np.ones(2, np.uint8), np.ones(1), (8,)), "2 steps for 1"),
+        (lambda: unpack_gaps(np.array([9], np.uint8), np.ones(1), (8,)), "lead out"),
+        (lambda: unpack_gaps(np.array([0], np.uint8), np.ones(1), (8,)), "lead out"),
+    ],
+)
+def test_refuses(call, reason):
+    with pytest.raises(ValueError, match=reason):
+        call()
