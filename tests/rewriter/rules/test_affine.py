@@ -81,6 +81,30 @@ def test_folds_into_gemm_with_beta_and_matrix_layout(parse, run) -> None:
         close(run(model, x=x)[0], before)
 
 
+def test_folds_a_scale_into_matmul_and_keeps_one_add(parse, run) -> None:
+    text = "g (float[2,3,4] x) => (float y) { a = MatMul(x, w) c = Add(a, b) d = Mul(c, s) e = Add(d, o) y = Relu(e) }"
+    model = parse(text, w=f32(4, 5), b=f32(5), s=f32(1, 5), o=f32(1))
+    x = f32(2, 3, 4)
+    before = run(model, x=x)[0]
+    fold(model)
+    assert [n.op for n in model.graph.nodes] == ["MatMul", "Add", "Relu"]
+    close(run(model, x=x)[0], before)
+    assert not fold(model)
+
+
+def test_a_constant_along_another_axis_is_no_channel_of_matmul(parse) -> None:
+    text = "g (float[2,5,4] x) => (float y) { a = MatMul(x, w) y = Mul(a, s) }"
+    assert not fold(parse(text, w=f32(4, 5), s=f32(5, 1)))
+
+
+def test_leaves_what_only_a_branch_does(parse, run) -> None:
+    text = (
+        "g (float[1,4,6,6] x, bool c) => (float y) { a = Conv(x, w) y = If (c) "
+        "<then_branch = t () => (float p) { p = Mul(a, s) }, else_branch = e () => (float q) { q = Neg(x) }> }"
+    )
+    assert not fold(parse(text, w=f32(6, 4, 3, 3), s=f32(6, 1, 1)))
+
+
 @pytest.mark.parametrize(
     ("rest", "extra"),
     [
