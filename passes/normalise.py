@@ -11,13 +11,17 @@ from onnxpress.passes.report import Report
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.functions import inline_functions
 from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.rules.activations import name_activations
 from onnxpress.rewriter.rules.affine import fold_affine
 from onnxpress.rewriter.rules.constants import constant_nodes_to_initializers, fix_defaults, share_identical
 from onnxpress.rewriter.rules.folding import fold_constants, fold_shapes
 from onnxpress.rewriter.rules.layout import cancel_transposes
 from onnxpress.rewriter.rules.noops import remove_noops
 from onnxpress.rewriter.rules.outcome import Outcome
+from onnxpress.rewriter.rules.padding import fold_padding
 from onnxpress.rewriter.shapes import Shapes, infer_shapes
+
+Rule = Callable[[Model, Shapes], Outcome]
 
 ROUNDS = 5
 """Rules open the way for each other; real exports are done after two or three rounds."""
@@ -35,7 +39,8 @@ class Normalise(Pass):
         fix_defaults: make weights that are listed as optional graph inputs constant.
         inline_functions: write local functions out.
         cancel_transposes: move Transposes until they cancel.
-        fold_affine: fold BatchNormalization and its written-out forms.
+        fold_affine: fold BatchNormalization, its written-out forms, and Pads of zeros.
+        name_activations: replace a written-out HardSigmoid or HardSwish by the operator.
         share_identical: store equal weights once.
     """
 
@@ -44,6 +49,7 @@ class Normalise(Pass):
     inline_functions: bool = True
     cancel_transposes: bool = True
     fold_affine: bool = True
+    name_activations: bool = True
     share_identical: bool = True
 
     def apply(self, model: Model, bench: Workbench) -> Report:
@@ -81,15 +87,16 @@ class Normalise(Pass):
                 shapes, busy = infer_shapes(model), True
         return sweep(model) > 0 or busy
 
-    def _rules(self) -> list[Callable[[Model, Shapes], Outcome]]:
-        rules = [constant_nodes_to_initializers, fold_constants, fold_shapes, remove_noops]
-        if self.cancel_transposes:
-            rules.append(cancel_transposes)
-        if self.fold_affine:
-            rules.append(fold_affine)
-        if self.share_identical:
-            rules.append(share_identical)
-        return rules
+    def _rules(self) -> list[Rule]:
+        rules: list[Rule] = [constant_nodes_to_initializers, fold_constants, fold_shapes, remove_noops]
+        optional: list[tuple[bool, Rule]] = [
+            (self.cancel_transposes, cancel_transposes),
+            (self.fold_affine, fold_padding),
+            (self.fold_affine, fold_affine),
+            (self.name_activations, name_activations),
+            (self.share_identical, share_identical),
+        ]
+        return rules + [rule for wanted, rule in optional if wanted]
 
 
 def _add(total: Outcome, outcome: Outcome) -> None:
@@ -98,7 +105,7 @@ def _add(total: Outcome, outcome: Outcome) -> None:
 
 
 def _warn_of_growth(report: Report, before: int, after: int) -> None:
-    if after > before + 1024:
+    if after > before * 1.01 + 1024:
         report.warnings.append(
             f"normalised weights take {after:,} bytes, {before:,} before: what was computed from smaller constants "
             "while running is stored now; a later pass can make it small again"
