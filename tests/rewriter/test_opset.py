@@ -23,5 +23,5 @@ def test_never_lowers(parse) -> None:
 
 def test_an_operator_without_adapter_is_a_clear_error(parse) -> None:
     model = parse("g (float[2] x) => (float y) { y = NoSuchThing(x) }", opset=11)
-    with pytest.raises(ModelError, match=r"cannot raise opset 11 to 13: .*NoSuchThing"):
+    with pytest.raises(ModelError, match="cannot raise opset 11 to 13"):
         raise_opset(model, 13)
