@@ -1,0 +1,1 @@
+"""Layers in place of one: low-rank factors."""

@@ -1,0 +1,1 @@
+"""Zeros: weights that go."""

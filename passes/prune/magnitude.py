@@ -1,0 +1,161 @@
+"""Magnitude pruning: the smallest weights become zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from onnxpress.passes.base import Workbench
+from onnxpress.passes.kernels.arrays import Array
+from onnxpress.passes.kernels.errors import relative_error
+from onnxpress.passes.kernels.pruning import Pruned, Threshold, magnitude_threshold
+from onnxpress.passes.prune.patterns import Blocks, NofM, Pattern, Unstructured, parse_pattern
+from onnxpress.passes.report import Report
+from onnxpress.passes.selection import LAZY, Layout, RefusalError, SitePass, check_choice, wrong
+from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.sites import Site
+from onnxpress.rewriter.weights import values_of
+
+_EMBEDDING = (
+    "is an embedding: the size of its rows says how frequent a token is, not what may go; "
+    "set embeddings to prune it all the same"
+)
+_NOT_SUMMED = "is an embedding: its rows are looked up, not summed, so N:M has no axis to run along"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneMagnitude(SitePass):
+    """Zero the weights of smallest magnitude (Han et al., 2015, "Learning both Weights and Connections").
+
+    The weights stay dense arrays that happen to hold zeros; `encode` stores them small. A weight that is zero already
+    counts towards the sparsity. A large model is never in memory whole: its weights are read piece by piece, and the
+    large ones are pruned again when they are written.
+
+    Attributes:
+        sparsity: fraction of zeros afterwards, in [0, 1); not needed where `pattern` is N:M, which implies it.
+        scope: `global` finds one threshold for all sites together, `tensor` one for each.
+        pattern: `unstructured`; `N:M`, as `2:4`, keeps the N largest of every M along the reduction axis (in, then
+            kernel); `HxW`, as `4x1`, lets blocks of H outputs and W inputs go together, by their root mean square.
+        embeddings: prune tables that Gather reads, too.
+        min_size: weights with fewer elements are left alone.
+    """
+
+    name: ClassVar[str] = "prune-magnitude"
+    sparsity: float | None = None
+    scope: Literal["global", "tensor"] = "global"
+    pattern: str = "unstructured"
+    embeddings: bool = False
+    min_size: int = 256
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        check_choice(self, "scope", ("global", "tensor"))
+        try:
+            pattern = parse_pattern(self.pattern)
+        except (ValueError, TypeError) as error:
+            known = "be 'unstructured', 'N:M' with 1 <= N < M as '2:4', or a block as '4x1'"
+            raise wrong(self, "pattern", known) from error
+        if isinstance(pattern, NofM):
+            if self.sparsity is not None and self.sparsity != pattern.sparsity:
+                raise wrong(self, "sparsity", f"be left out, for pattern {self.pattern} means {pattern.sparsity:g}")
+            return
+        number = isinstance(self.sparsity, int | float) and not isinstance(self.sparsity, bool)
+        if not number or self.sparsity is None or not 0 <= self.sparsity < 1:
+            raise wrong(self, "sparsity", "lie in [0, 1)")
+
+    def apply(self, model: Model, bench: Workbench) -> Report:
+        """Prune every site that fits the options."""
+        report, pattern = self.report(), parse_pattern(self.pattern)
+        sites = [site for site in self.candidates(model, report) if not self._refused(site, pattern, report)]
+        common = None
+        if self.scope == "global" and not isinstance(pattern, NofM):
+            try:
+                common = _threshold(pattern, sites, self.sparsity or 0.0)
+            except RefusalError as refusal:
+                for site in sites:
+                    report.skip(site.name, str(refusal))
+                return report
+        for site in bench.progress.track(sites, label=self.name, total=len(sites)):
+            try:
+                tied = _prune(model, site, self._cut(site, pattern, common), report)
+            except RefusalError as refusal:
+                report.skip(site.name, str(refusal))
+                continue
+            if common is not None:
+                common = replace(common, ties=common.ties - tied)
+        return report
+
+    def _refused(self, site: Site, pattern: Pattern, report: Report) -> bool:
+        """Skip an embedding, also one that is tied to another layer."""
+        if all(use.node.op != "Gather" for use in site.uses):
+            return False
+        if isinstance(pattern, NofM) or not self.embeddings:
+            report.skip(site.name, _NOT_SUMMED if isinstance(pattern, NofM) else _EMBEDDING)
+            return True
+        return False
+
+    def _cut(self, site: Site, pattern: Pattern, common: Threshold | None) -> Callable[[Array], Pruned]:
+        """What is done to the weight of one site, now and whenever it is read."""
+        layout = Layout.of(site)
+        if isinstance(pattern, NofM):
+            return lambda weight: pattern.cut(layout, weight)
+        threshold = _threshold(pattern, [site], self.sparsity or 0.0) if common is None else common
+        return lambda weight: pattern.cut(layout, weight, threshold)
+
+
+def _prune(model: Model, site: Site, cut: Callable[[Array], Pruned], report: Report) -> int:
+    """Prune one site; what a large one becomes is measured and forgotten. Returns the ties of the threshold spent."""
+    old = values_of(site.weight)
+    weight = old.load()
+    pruned = cut(weight)
+    if pruned.zeros == pruned.already:
+        report.skip(
+            site.name, f"nothing to zero: {pruned.already / site.size:.1%} is zero already, the rest is too large"
+        )
+        return pruned.tied
+    error = relative_error(weight, pruned.weight)
+    if old.nbytes < LAZY:
+        model.replace_weight(site.weight, pruned.weight)
+    else:
+        model.replace_weight(site.weight, lambda: cut(old.load()).weight)
+    _tell(report, site, pruned, error)
+    return pruned.tied
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """The scores of all sites, computed anew in every reading."""
+
+    pattern: Unstructured | Blocks
+    sites: Sequence[Site]
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self.pattern.scores(Layout.of(site), site.array()) for site in self.sites)
+
+
+def _threshold(pattern: Unstructured | Blocks, sites: Sequence[Site], sparsity: float) -> Threshold:
+    """The threshold for some sites together.
+
+    Raises:
+        RefusalError: there is none.
+    """
+    try:
+        return magnitude_threshold(_Scores(pattern, sites), sparsity)
+    except ValueError as error:  # NaN is no magnitude
+        raise RefusalError(str(error)) from error
+
+
+def _tell(report: Report, site: Site, pruned: Pruned, error: float) -> None:
+    before = f", {pruned.already / site.size:.1%} before" if pruned.already >= 0.0005 * site.size else ""
+    report.change(
+        site.name,
+        f"{pruned.zeros / site.size:.1%} zeros{before}",
+        bytes_before=site.nbytes,
+        bytes_after=site.nbytes,
+        error=error if math.isfinite(error) else None,  # a weight that is no number has none
+    )
+    if pruned.zeros == site.size:
+        report.warnings.append(f"{site.name}: all weights went; exclude it, lower the sparsity, or use scope 'tensor'")

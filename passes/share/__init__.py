@@ -1,0 +1,1 @@
+"""Few distinct values in place of many weights."""
