@@ -149,14 +149,17 @@ class Model:
         held = values if isinstance(values, Values) else Dense(values)
         return gs.Constant(self.names.fresh(hint), held)
 
-    def replace_weight(self, constant: gs.Constant, values: Array | Callable[[], Array]) -> None:
+    def replace_weight(self, constant: gs.Constant, values: Array | Values | Callable[[], Array]) -> None:
         """Give a constant new values, for all its users.
 
         Args:
             constant: whose values are replaced.
-            values: an array; or a function that computes one of the same shape and dtype whenever it is needed.
+            values: an array; values that come later (`Streamed`, …); or a function that computes an array of the same
+                shape and dtype whenever it is needed.
         """
-        if callable(values):
+        if isinstance(values, Values):
+            constant._values = values
+        elif callable(values):
             old = values_of(constant)
             constant._values = Produced(old.shape, old.dtype, values)
         else:

@@ -5,14 +5,15 @@ Values
 ├── Inline      a small or oddly encoded TensorProto, kept as it came
 ├── SparseForm  a SparseTensorProto, kept as it came
 ├── Dense       an array
-└── Produced    a function that computes the array each time it is read
+├── Produced    a function that computes the array each time it is read
+└── Streamed    a function that computes it piece by piece, so that even one huge weight is never in memory whole
 """
 
 from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -173,6 +174,34 @@ class Produced(Values):
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(f"promised {self.dtype}{self.shape}, computed {array.dtype}{array.shape}")
         return array
+
+
+class Streamed(Values):
+    """Values computed piece by piece, in C order, each time they are read."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], pieces: Callable[[], Iterator[Array]]) -> None:
+        super().__init__(shape, onnx_dtype(dtype))
+        self.pieces = pieces
+
+    def load(self) -> Array:
+        """Compute the whole array.
+
+        Raises:
+            ValueError: the pieces do not fill it.
+        """
+        array = np.empty(self.shape, self.dtype)
+        flat, end = array.reshape(-1), 0
+        for piece in self.pieces():
+            flat[end : end + piece.size] = piece
+            end += piece.size
+        if end != flat.size:
+            raise ValueError(f"promised {flat.size} elements, computed {end}")
+        return array
+
+    def write(self, stream: IO[bytes]) -> None:
+        """Compute and write one piece after the other."""
+        for piece in self.pieces():
+            write_array(piece, stream)
 
 
 class Source:

@@ -95,24 +95,53 @@ def zero_below(weight: Array, threshold: float, *, ties: int = 0) -> Pruned:
     Raises:
         ValueError: `threshold` is negative or not a number.
     """
+    pruned = np.empty(weight.shape, weight.dtype)
+    already = gone = tied = 0
+    for piece, target in zip(zero_pieces(weight, threshold, ties=ties), pieces(pruned), strict=True):
+        target[...] = piece.pruned
+        already, gone, tied = already + piece.already, gone + piece.gone, tied + piece.tied
+    return Pruned(pruned, already + gone, already, tied)
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedPiece:
+    """A flat piece of a weight, before and after.
+
+    Attributes:
+        source: as it was.
+        pruned: as it is now.
+        already: zeros before.
+        gone: zeros that are new.
+        tied: how many of `ties` were spent on it.
+    """
+
+    source: Array
+    pruned: Array
+    already: int
+    gone: int
+    tied: int
+
+
+def zero_pieces(weight: Array, threshold: float, *, ties: int = 0) -> Iterator[PrunedPiece]:
+    """Do what `zero_below` does, piece by piece, in C order; nothing but a piece is in memory.
+
+    Raises:
+        ValueError: `threshold` is negative or not a number.
+    """
     if not threshold >= 0:
         raise ValueError(f"threshold must be a number of at least 0, got {threshold}")
-    pruned = np.empty(weight.shape, weight.dtype)
-    left, already, gone_count = ties, 0, 0
-    for source, target in zip(pieces(weight), pieces(pruned), strict=True):
+    left = ties
+    for source in pieces(weight):
         size = magnitudes(source)
         gone = size < threshold
-        if left and threshold:
-            tied = np.flatnonzero(size == threshold)[:left]
-            gone[tied] = True
-            left -= tied.size
+        tied = np.flatnonzero(size == threshold)[:left] if left and threshold else np.zeros(0, np.intp)
+        gone[tied] = True
+        left -= tied.size
         zero = size == 0
         gone &= ~zero  # the sign of -0.0 stays
-        target[...] = source
-        target[gone] = 0
-        already += int(np.count_nonzero(zero))
-        gone_count += int(np.count_nonzero(gone))
-    return Pruned(pruned, already + gone_count, already, ties - left)
+        pruned = source.copy()
+        pruned[gone] = 0
+        yield PrunedPiece(source, pruned, int(np.count_nonzero(zero)), int(np.count_nonzero(gone)), int(tied.size))
 
 
 def zero_smallest(weight: Array, sparsity: float) -> Pruned:

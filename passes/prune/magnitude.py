@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
+
+import numpy as np
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.arrays import Array
@@ -16,7 +18,7 @@ from onnxpress.passes.report import Report
 from onnxpress.passes.selection import LAZY, Layout, RefusalError, SitePass, check_choice, wrong
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
-from onnxpress.rewriter.weights import values_of
+from onnxpress.rewriter.weights import Produced, Streamed, Values, values_of
 
 _EMBEDDING = (
     "is an embedding: the size of its rows says how frequent a token is, not what may go; "
@@ -97,32 +99,75 @@ class PruneMagnitude(SitePass):
             return True
         return False
 
-    def _cut(self, site: Site, pattern: Pattern, common: Threshold | None) -> Callable[[Array], Pruned]:
+    def _cut(self, site: Site, pattern: Pattern, common: Threshold | None) -> _Cut:
         """What is done to the weight of one site, now and whenever it is read."""
-        layout = Layout.of(site)
-        if isinstance(pattern, NofM):
-            return lambda weight: pattern.cut(layout, weight)
-        threshold = _threshold(pattern, [site], self.sparsity or 0.0) if common is None else common
-        return lambda weight: pattern.cut(layout, weight, threshold)
+        if isinstance(pattern, Unstructured | Blocks) and common is None:
+            common = _threshold(pattern, [site], self.sparsity or 0.0)
+        return _Cut(pattern, Layout.of(site), common)
 
 
-def _prune(model: Model, site: Site, cut: Callable[[Array], Pruned], report: Report) -> int:
-    """Prune one site; what a large one becomes is measured and forgotten. Returns the ties of the threshold spent."""
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What pruning does to a weight: zeros after and before, ties of the threshold spent, relative error."""
+
+    zeros: int
+    already: int
+    tied: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Prunes one weight; an unstructured one piece by piece, for it may be larger than what memory should hold."""
+
+    pattern: Pattern
+    layout: Layout
+    threshold: Threshold | None
+
+    def now(self, weight: Array) -> Pruned:
+        """The pruned weight."""
+        if isinstance(self.pattern, NofM) or self.threshold is None:
+            return self.pattern.cut(self.layout, weight)  # type: ignore[call-arg]
+        return self.pattern.cut(self.layout, weight, self.threshold)
+
+    def later(self, old: Values) -> Values:
+        """The pruned weight, computed whenever it is read."""
+        if isinstance(self.pattern, Unstructured) and self.threshold is not None:
+            pattern, threshold = self.pattern, self.threshold
+            return Streamed(
+                old.shape, old.dtype, lambda: (each.pruned for each in pattern.pieces(old.load(), threshold))
+            )
+        return Produced(old.shape, old.dtype, lambda: self.now(old.load()).weight)
+
+    def count(self, weight: Array) -> _Count:
+        """What pruning would do."""
+        if not isinstance(self.pattern, Unstructured) or self.threshold is None:
+            pruned = self.now(weight)
+            return _Count(pruned.zeros, pruned.already, pruned.tied, relative_error(weight, pruned.weight))
+        zeros = already = tied = 0
+        lost = total = 0.0
+        for piece in self.pattern.pieces(weight, self.threshold):
+            zeros, already, tied = zeros + piece.already + piece.gone, already + piece.already, tied + piece.tied
+            wide = piece.source.astype(np.float64)
+            total += float(np.dot(wide, wide))
+            wide[piece.pruned != 0] = 0
+            lost += float(np.dot(wide, wide))
+        return _Count(zeros, already, tied, math.sqrt(lost / total) if total else 0.0)
+
+
+def _prune(model: Model, site: Site, cut: _Cut, report: Report) -> int:
+    """Prune one site; what a large one becomes is computed when it is written. Returns the ties spent."""
     old = values_of(site.weight)
     weight = old.load()
-    pruned = cut(weight)
-    if pruned.zeros == pruned.already:
+    count = cut.count(weight)
+    if count.zeros == count.already:
         report.skip(
-            site.name, f"nothing to zero: {pruned.already / site.size:.1%} is zero already, the rest is too large"
+            site.name, f"nothing to zero: {count.already / site.size:.1%} is zero already, the rest is too large"
         )
-        return pruned.tied
-    error = relative_error(weight, pruned.weight)
-    if old.nbytes < LAZY:
-        model.replace_weight(site.weight, pruned.weight)
-    else:
-        model.replace_weight(site.weight, lambda: cut(old.load()).weight)
-    _tell(report, site, pruned, error)
-    return pruned.tied
+        return count.tied
+    model.replace_weight(site.weight, cut.now(weight).weight if old.nbytes < LAZY else cut.later(old))
+    _tell(report, site, count)
+    return count.tied
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +193,14 @@ def _threshold(pattern: Unstructured | Blocks, sites: Sequence[Site], sparsity: 
         raise RefusalError(str(error)) from error
 
 
-def _tell(report: Report, site: Site, pruned: Pruned, error: float) -> None:
-    before = f", {pruned.already / site.size:.1%} before" if pruned.already >= 0.0005 * site.size else ""
+def _tell(report: Report, site: Site, count: _Count) -> None:
+    before = f", {count.already / site.size:.1%} before" if count.already >= 0.0005 * site.size else ""
     report.change(
         site.name,
-        f"{pruned.zeros / site.size:.1%} zeros{before}",
+        f"{count.zeros / site.size:.1%} zeros{before}",
         bytes_before=site.nbytes,
         bytes_after=site.nbytes,
-        error=error if math.isfinite(error) else None,  # a weight that is no number has none
+        error=count.error if math.isfinite(count.error) else None,  # a weight that is no number has none
     )
-    if pruned.zeros == site.size:
+    if count.zeros == site.size:
         report.warnings.append(f"{site.name}: all weights went; exclude it, lower the sparsity, or use scope 'tensor'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -11,6 +12,7 @@ import numpy as np
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.pruning import (
     Pruned,
+    PrunedPiece,
     Threshold,
     apply_mask,
     block_scores,
@@ -18,6 +20,7 @@ from onnxpress.passes.kernels.pruning import (
     spread_blocks,
     threshold_mask,
     zero_below,
+    zero_pieces,
 )
 from onnxpress.passes.selection import Layout
 
@@ -33,6 +36,10 @@ class Unstructured:
     def cut(self, layout: Layout, weight: Array, threshold: Threshold) -> Pruned:
         """Zero the weights below the threshold."""
         return zero_below(weight, threshold.value, ties=threshold.ties)
+
+    def pieces(self, weight: Array, threshold: Threshold) -> Iterator[PrunedPiece]:
+        """The same piece by piece."""
+        return zero_pieces(weight, threshold.value, ties=threshold.ties)
 
 
 @dataclass(frozen=True, slots=True)

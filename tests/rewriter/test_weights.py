@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxpress.rewriter.weights import Dense, Inline, Produced, element_bits, onnx_dtype, read, values_of, write_array
+from onnxpress.rewriter.weights import (
+    Dense,
+    Inline,
+    Produced,
+    Streamed,
+    element_bits,
+    onnx_dtype,
+    read,
+    values_of,
+    write_array,
+)
 
 DTYPES = [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int64, np.bool_]
 
@@ -43,6 +53,17 @@ def test_a_promise_must_be_kept() -> None:
     promised = Produced((2,), np.dtype(np.float32), lambda: np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="promised"):
         promised.load()
+
+
+def test_pieces_make_the_whole(tmp_path) -> None:
+    array = np.arange(10, dtype=np.float32).reshape(2, 5)
+    streamed = Streamed((2, 5), array.dtype, lambda: iter([array.reshape(-1)[:7], array.reshape(-1)[7:]]))
+    np.testing.assert_array_equal(streamed.load(), array)
+    stream = io.BytesIO()
+    streamed.write(stream)
+    assert stream.getvalue() == array.tobytes()
+    with pytest.raises(ValueError, match="promised 10 elements, computed 3"):
+        Streamed((2, 5), array.dtype, lambda: iter([array.reshape(-1)[:3]])).load()
 
 
 def test_broken_content_is_a_model_error() -> None:

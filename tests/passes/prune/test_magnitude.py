@@ -10,7 +10,7 @@ from onnxpress.passes.prune.magnitude import PruneMagnitude
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
-from onnxpress.rewriter.weights import Produced, values_of
+from onnxpress.rewriter.weights import Streamed, values_of
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_promises_large_weights_instead_of_holding_them(build, tmp_path):
     weight = np.random.default_rng(0).standard_normal((600, 600)).astype(np.float32)
     model = build([helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], {"w": weight}, x=(1, 600))
     pruned = PruneMagnitude(sparsity=0.75)(model).model
-    assert isinstance(values_of(find_sites(pruned)[0].weight), Produced)
+    assert isinstance(values_of(find_sites(pruned)[0].weight), Streamed)
     pruned.save(tmp_path / "out.onnx")
     assert zeros(Model.load(tmp_path / "out.onnx")) == {"fc": 270000}
 

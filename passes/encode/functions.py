@@ -1,0 +1,148 @@
+"""The local functions that decode weights: standard operators whose signature is the same from opset 11 on.
+
+ONNX Runtime inlines them and folds their nodes when a session is created, for all their inputs are constant. What it
+does not fold (NonZero, Compress, control flow) and what is slow there (Slice) is avoided. Intermediate results stay in
+memory until everything is folded, so a function makes few arrays of the size of the weight. They work on every dtype,
+so each is stored once, and they combine: one's output may be another's input.
+
+Digits  (divisors [1, k], base) -> [256, k]: the k codes in every possible byte, least significant first.
+Codes   (packed, book, digits, shape): k codes of 1, 2 or 4 bits in a byte; a byte picks a row of k values.
+Lookup  (codes, book): codes of 8 bits, in the shape of the weight.
+Planes  (low, high, book): codes of 3, 5 or 6 bits, whose low and high bits are packed apart and decoded by Codes.
+Ranks   (digits of 1 bit): for each byte of a mask its bits, their ranks less their number, and their number.
+Mask    (mask, values, zero, bits, ranks, totals, shape): one bit an element; the values of those that are set.
+Gaps    (gaps, values, zero, shape): relative indices (Han et al., 2016); their running sum is the flat position.
+Widen   (narrow, to=dtype): a narrower floating-point type.
+Join    (body, rest, shape): flat parts; for weights that do not fill whole bytes.
+Fill    (value, shape): one value throughout.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import onnx
+
+from onnxpress.rewriter.errors import ModelError
+from onnxpress.rewriter.functions import DECODING_DOMAIN
+from onnxpress.rewriter.model import Model
+
+OLDEST_OPSET = 11
+"""ScatterElements and CumSum came with it."""
+IR_VERSION = 8
+"""The first with local functions."""
+
+_BODIES = {
+    "Digits": """(divisors, base) => (digits) {
+        zero = Constant <value = int32 {0}> ()
+        end = Constant <value = int32 {256}> ()
+        one = Constant <value = int32 {1}> ()
+        column = Constant <value = int64[2] {-1, 1}> ()
+        bytes = Range (zero, end, one)
+        rows = Reshape (bytes, column)
+        parts = Div (rows, divisors)
+        digits = Mod (parts, base)
+    }""",
+    "Codes": """(packed, book, digits, shape) => (W) {
+        rows = Gather (book, digits)
+        index = Cast <to = 6> (packed)
+        picked = Gather (rows, index)
+        W = Reshape (picked, shape)
+    }""",
+    "Lookup": """(codes, book) => (W) {
+        index = Cast <to = 6> (codes)
+        W = Gather (book, index)
+    }""",
+    "Planes": """(low, high, book) => (W) {
+        ones = Cast <to = 6> (low)
+        others = Cast <to = 6> (high)
+        index = Add (ones, others)
+        W = Gather (book, index)
+    }""",
+    "Ranks": """(digits) => (bits, ranks, totals) {
+        axis = Constant <value = int32 {1}> ()
+        last = Constant <value = int32 {7}> ()
+        column = Constant <value = int64[2] {-1, 1}> ()
+        sums = CumSum (digits, axis)
+        totals = Gather <axis = 1> (sums, last)
+        most = Reshape (totals, column)
+        ranks = Sub (sums, most)
+        bits = Cast <to = 9> (digits)
+    }""",
+    "Mask": """(mask, values, zero, bits, ranks, totals, shape) => (W) {
+        none = Constant <value = int32 {0}> ()
+        column = Constant <value = int64[2] {-1, 1}> ()
+        index = Cast <to = 6> (mask)
+        found = Gather (totals, index)
+        sums = CumSum (found, none)
+        ends = Reshape (sums, column)
+        rank = Gather (ranks, index)
+        place = Add (rank, ends)
+        set = Gather (bits, index)
+        which = Where (set, place, none)
+        book = Concat <axis = 0> (zero, values)
+        picked = Gather (book, which)
+        W = Reshape (picked, shape)
+    }""",
+    "Gaps": """(gaps, values, zero, shape) => (W) {
+        axis = Constant <value = int32 {0}> ()
+        steps = Cast <to = 6> (gaps)
+        places = CumSum (steps, axis)
+        count = ReduceProd <keepdims = 1> (shape)
+        zeros = Expand (zero, count)
+        flat = ScatterElements <axis = 0> (zeros, places, values)
+        W = Reshape (flat, shape)
+    }""",
+    "Widen": """<to> (narrow) => (W) {
+        W = Cast <to : int = @to> (narrow)
+    }""",
+    "Join": """(body, rest, shape) => (W) {
+        flat = Concat <axis = 0> (body, rest)
+        W = Reshape (flat, shape)
+    }""",
+    "Fill": """(value, shape) => (W) {
+        W = Expand (value, shape)
+    }""",
+}
+
+
+@functools.cache
+def _parsed(name: str, opset: int) -> bytes:
+    text = f'<domain: "{DECODING_DOMAIN}", opset_import: ["": {opset}]> {name} {_BODIES[name]}'
+    return bytes(onnx.parser.parse_function(text).SerializeToString(deterministic=True))
+
+
+def function(name: str, opset: int) -> onnx.FunctionProto:
+    """A decoding function.
+
+    Args:
+        name: one of the module's table.
+        opset: of the model; ONNX Runtime wants functions to import the same.
+    """
+    proto = onnx.FunctionProto()
+    proto.ParseFromString(_parsed(name, opset))
+    return proto
+
+
+def function_bytes(name: str, opset: int) -> int:
+    """What a function adds to a file, its tag and length included."""
+    return len(_parsed(name, opset)) + 3
+
+
+def bring_in(model: Model, name: str) -> None:
+    """Let the model have a decoding function.
+
+    Raises:
+        ModelError: it has one of that name that does something else, from another version of onnxpress.
+    """
+    wanted = function(name, model.opset)
+    for each in model.functions:
+        if (each.domain, each.name) == (DECODING_DOMAIN, name):
+            if each.SerializeToString(deterministic=True) != wanted.SerializeToString(deterministic=True):
+                raise ModelError(
+                    f"the model's function {DECODING_DOMAIN}.{name} is of another version: decode the model first"
+                )
+            return
+    model.header.ir_version = max(model.header.ir_version, IR_VERSION)
+    model.import_domain(DECODING_DOMAIN, 1)
+    model.functions.append(wanted)

@@ -1,0 +1,169 @@
+"""Writes the parts of encoded weights, and the nodes that decode them, into a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxpress.passes.encode.functions import bring_in, function, function_bytes
+from onnxpress.passes.encode.parts import Parts, Stream
+from onnxpress.passes.encode.plans import ARGUMENT, CALL, GAP_BITS, PLANES, TENSOR, Plan
+from onnxpress.passes.kernels.arrays import Array
+from onnxpress.rewriter.functions import DECODING_DOMAIN
+from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.weights import onnx_dtype
+
+
+def shared_costs(needs: Iterable[str], opset: int) -> dict[str, int]:
+    """Bytes of what the whole model stores once, by the names that plans give it."""
+    return {name: _shared_cost(name, opset) for name in needs}
+
+
+def _shared_cost(name: str, opset: int) -> int:
+    kind, _, rest = name.partition(" ")
+    if kind == "digits":
+        return CALL + 2 * ARGUMENT + 2 * TENSOR + 4 * (8 // int(rest)) + 4
+    if kind == "steps":
+        return TENSOR + (1 << int(rest))
+    if kind == "high":
+        return TENSOR + (1 << PLANES[int(rest)][1])
+    if kind == "zero":
+        return TENSOR + 8
+    if kind == "flat":
+        return TENSOR + 8
+    call = CALL + 4 * ARGUMENT if name == "Ranks" else 0  # it is called once in a model
+    return function_bytes(name, opset) + call
+
+
+class Writer:
+    """Adds decoding nodes to the main graph of a model, and what they share once."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._shared: dict[tuple[str, tuple[int, ...], str, bytes], gs.Constant] = {}
+        self._tables: dict[int, gs.Variable] = {}
+        self._ranks: Sequence[gs.Variable] = ()
+
+    def write(self, weight: gs.Variable, plan: Plan, parts: Parts) -> None:
+        """Add the nodes that compute `weight`.
+
+        Args:
+            weight: with dtype and shape; nothing computes it yet.
+            plan: how it is stored.
+            parts: what is stored.
+        """
+        shape = np.array(weight.shape, np.int64)
+        if plan.layout == "fill":
+            self._call("Fill", [self._constant("value", parts.stream.stored), self._share("shape", shape)], [weight])
+        elif plan.layout == "plain":
+            self._plain(weight, plan, parts, shape)
+        elif plan.layout == "mask":
+            self._mask(weight, plan, parts, shape)
+        else:
+            self._gaps(weight, plan, parts, shape)
+
+    def _plain(self, weight: gs.Variable, plan: Plan, parts: Parts, shape: Array) -> None:
+        if parts.rest is None:
+            self._values(plan, parts.stream, weight, shape, [weight])
+            return
+        body = self._values(plan, parts.stream, weight, None)
+        self._join(body, parts.rest, shape, weight)
+
+    def _mask(self, weight: gs.Variable, plan: Plan, parts: Parts, shape: Array) -> None:
+        values = self._values(plan, parts.stream, weight, None)
+        zero = self._share("zero", np.zeros(1, weight.dtype))
+        inputs = [self._constant("mask", _present(parts.mask)), values, zero, *self._rank_tables()]
+        if parts.rest is None:
+            self._call("Mask", [*inputs, self._share("shape", shape)], [weight])
+        else:
+            self._join(self._call("Mask", [*inputs, self._flat()]), parts.rest, shape, weight)
+
+    def _gaps(self, weight: gs.Variable, plan: Plan, parts: Parts, shape: Array) -> None:
+        values = self._values(plan, parts.stream, weight, None)
+        gaps: gs.Tensor = self._constant("gaps", _present(parts.gaps))
+        if (bits := GAP_BITS[plan.layout]) < 8:
+            gaps = self._call("Codes", [gaps, self._steps(bits), self._digits(bits), self._flat()])
+        zero = self._share("zero", np.zeros(1, weight.dtype))
+        self._call("Gaps", [gaps, values, zero, self._share("shape", shape)], [weight])
+
+    def _values(
+        self,
+        plan: Plan,
+        stream: Stream,
+        weight: gs.Variable,
+        shape: Array | None,
+        outputs: Sequence[gs.Variable] | None = None,
+    ) -> gs.Tensor:
+        """The listed elements: in `shape`, or flat where it is None."""
+        if plan.coding is None:
+            return self._constant("values", stream.stored)
+        if not isinstance(plan.coding, int):
+            narrow = self._constant("values", stream.stored)
+            return self._call("Widen", [narrow], outputs, attrs={"to": onnx_dtype(weight.dtype)})
+        codes, book = self._constant("codes", stream.stored), self._constant("book", _present(stream.book))
+        if plan.coding == 8:
+            return self._call("Lookup", [codes, book], outputs)
+        target = self._flat() if shape is None else self._share("shape", shape)
+        if stream.high is None:
+            return self._call("Codes", [codes, book, self._digits(plan.coding), target], outputs)
+        low, high = PLANES[plan.coding]
+        ones = self._call("Codes", [codes, self._steps(low), self._digits(low), target])
+        weights = self._share("high", np.arange(1 << high, dtype=np.uint8) << np.uint8(low))
+        others = self._call("Codes", [self._constant("codes", stream.high), weights, self._digits(high), target])
+        return self._call("Planes", [ones, others, book], outputs)
+
+    def _steps(self, bits: int) -> gs.Constant:
+        """What codes of `bits` bits mean as numbers."""
+        return self._share("steps", np.arange(1 << bits, dtype=np.uint8))
+
+    def _join(self, body: gs.Tensor, rest: Array, shape: Array, weight: gs.Variable) -> None:
+        self._call("Join", [body, self._constant("rest", rest), self._share("shape", shape)], [weight])
+
+    def _digits(self, bits: int) -> gs.Variable:
+        if bits not in self._tables:
+            divisors = self._share("divisors", np.array([1 << at for at in range(0, 8, bits)], np.int32))
+            base = self._share("base", np.array(1 << bits, np.int32))
+            self._tables[bits] = self._call("Digits", [divisors, base])
+        return self._tables[bits]
+
+    def _rank_tables(self) -> Sequence[gs.Variable]:
+        if not self._ranks:
+            self._ranks = [gs.Variable(self.model.names.fresh(name)) for name in ("bits", "ranks", "totals")]
+            self._call("Ranks", [self._digits(1)], self._ranks)
+        return self._ranks
+
+    def _flat(self) -> gs.Constant:
+        return self._share("flat", np.array([-1], np.int64))
+
+    def _constant(self, hint: str, array: Array) -> gs.Constant:
+        return self.model.add_weight(hint, np.ascontiguousarray(array))
+
+    def _share(self, hint: str, array: Array) -> gs.Constant:
+        key = (hint, array.shape, array.dtype.name, array.tobytes())
+        if key not in self._shared:
+            self._shared[key] = self._constant(hint, array)
+        return self._shared[key]
+
+    def _call(
+        self,
+        name: str,
+        inputs: Sequence[gs.Tensor],
+        outputs: Sequence[gs.Variable] | None = None,
+        *,
+        attrs: dict[str, object] | None = None,
+    ) -> gs.Variable:
+        """Add a call; without names, for it is gone once a session is there."""
+        bring_in(self.model, name)
+        expected = function(name, self.model.opset).output
+        results = list(outputs) if outputs else [gs.Variable(self.model.names.fresh(each)) for each in expected]
+        node = gs.Node(name, "", attrs or {}, list(inputs), results, DECODING_DOMAIN)
+        self.model.graph.nodes.append(node)
+        return results[0]
+
+
+def _present(array: Array | None) -> Array:
+    if array is None:
+        raise ValueError("the parts do not belong to the plan")
+    return array

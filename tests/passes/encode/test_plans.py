@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from onnxpress.passes.encode.plans import MOST_DISTINCT, Facts, Option, Plan, options
+from onnxpress.passes.kernels.packing import survey
+
+
+def facts(array, narrow=()):
+    return Facts(array.shape, array.dtype, survey(array, limit=MOST_DISTINCT), narrow, array.nbytes)
+
+
+def smallest(array, narrow=()):
+    return str(min(options(facts(array, narrow)), key=lambda o: o.nbytes).plan)
+
+
+@pytest.mark.parametrize(
+    ("density", "distinct", "expected"),
+    [
+        (1.0, 1, "one value"),
+        (1.0, 2, "codes of 1 bit"),
+        (1.0, 4, "codes of 2 bits"),
+        (1.0, 16, "codes of 4 bits"),
+        (1.0, 200, "codes of 8 bits"),
+        (1.0, None, "None"),
+        (0.6, None, "bit mask"),
+        (0.6, 16, "bit mask, codes of 4 bits"),
+        (0.6, 256, "bit mask, codes of 8 bits"),
+        (0.1, None, "gaps of 8 bits"),
+        (0.1, 15, "gaps of 4 bits, codes of 4 bits"),
+        (0.01, 15, "gaps of 8 bits, codes of 4 bits"),
+        (0.01, None, "gaps of 8 bits"),
+        (0.0, None, "one value"),
+    ],
+)
+def test_the_smallest_plan_is_the_one_to_expect(make_weight, density, distinct, expected):
+    assert smallest(make_weight((128, 256), density=density, distinct=distinct)) == expected
+
+
+def test_narrower_floats_win_where_elements_differ(make_weight):
+    half = (np.dtype("float16"),)
+    assert smallest(make_weight((64, 64), dtype="float16").astype("float32"), half) == "float16 values"
+    sparse = make_weight((64, 64), density=0.1, dtype="float16").astype("float32")
+    assert smallest(sparse, half) == "gaps of 8 bits, float16 values"
+
+
+def test_dense_comes_first_and_alone_where_nothing_fits(make_weight):
+    assert options(facts(make_weight((30, 30)))) == [Option(None, 3600 + 24 + 6)]
+
+
+def test_a_code_is_narrower_than_what_it_stands_for(make_weight):
+    array = np.random.default_rng(0).integers(-100, 100, (64, 64)).astype(np.int8)
+    assert [o.plan.coding for o in options(facts(array)) if o.plan and o.plan.layout == "plain"] == []
+
+
+def test_a_mask_needs_no_code_for_zero(make_weight):
+    array = make_weight((64, 64), density=0.5, distinct=16)
+    plans = [o.plan for o in options(facts(array))]
+    assert Plan("mask", 4) in plans
+    assert Plan("gaps4", 4) not in plans

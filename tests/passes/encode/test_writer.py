@@ -1,0 +1,118 @@
+import ml_dtypes
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxpress.passes.encode.evaluate import evaluate, extract
+from onnxpress.passes.encode.parts import narrower, take_apart
+from onnxpress.passes.encode.plans import MOST_DISTINCT, Facts, Plan, options
+from onnxpress.passes.encode.writer import Writer
+from onnxpress.passes.kernels.packing import survey
+
+OPSETS = (11, 12, 13, 17, 21, 24)
+NARROW = tuple(np.dtype(d) for d in ("float16", "float32", ml_dtypes.bfloat16))
+
+
+def plans_for(array, *, bfloat16=False):
+    dtypes = tuple(d for d in NARROW if d.itemsize < array.dtype.itemsize and (bfloat16 or d != NARROW[2]))
+    narrow = narrower(array, dtypes) if array.dtype.kind == "f" else ()
+    facts = Facts(array.shape, array.dtype, survey(array, limit=MOST_DISTINCT), narrow, array.nbytes)
+    return [option.plan for option in options(facts) if option.plan is not None]
+
+
+def decode_in_onnxruntime(model, array, plan, *, optimise):
+    weight = gs.Variable(model.names.fresh("weight"), array.dtype, list(array.shape))
+    Writer(model).write(weight, plan, take_apart(array, plan))
+    (result,) = evaluate(extract(model, [weight]), optimise=optimise)
+    return result
+
+
+def assert_every_plan_round_trips(model, array, **options_of):
+    plans = plans_for(array, **options_of)
+    for plan in plans:
+        for optimise in (True, False):
+            result = decode_in_onnxruntime(model.clone(), array, plan, optimise=optimise)
+            assert (result.dtype, result.shape) == (array.dtype, array.shape), plan
+            assert result.tobytes() == array.tobytes(), plan
+    return plans
+
+
+@settings(max_examples=40)
+@given(
+    dtype=st.sampled_from(["float16", "float32", "float64", "int8", "uint8", "uint16"]),
+    opset=st.sampled_from(OPSETS),
+    shape=st.lists(st.integers(1, 9), min_size=0, max_size=4).map(tuple),
+    density=st.sampled_from([0.0, 0.02, 0.1, 0.5, 0.9, 1.0]),
+    distinct=st.sampled_from([1, 2, 4, 5, 16, 17, 200, None]),
+    seed=st.integers(0, 9),
+)
+def test_every_plan_that_fits_gives_the_same_bits(
+    make_model, make_weight, dtype, opset, shape, density, distinct, seed
+):
+    array = make_weight(shape, density=density, distinct=distinct, dtype="float64", seed=seed)
+    array = np.clip(array, 0 if dtype.startswith("u") else -100, 100).astype(dtype)
+    model = make_model({"w": np.ones((4, 4), np.float32)}, opset=opset, ir_version=8)
+    assert_every_plan_round_trips(model, array)
+
+
+@pytest.mark.parametrize("size", [*range(1, 20), 255, 256, 257, 1000])
+def test_sizes_that_do_not_fill_whole_bytes(make_model, make_weight, size):
+    model = make_model({"w": np.ones((4, 4), np.float32)})
+    for density in (0.03, 0.3, 0.8):
+        assert_every_plan_round_trips(model, make_weight((size,), density=density, distinct=2, seed=size))
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+def test_bfloat16_has_codes_and_masks(make_model, make_weight, opset):
+    model = make_model({"w": np.ones((4, 4), np.float32)}, opset=opset)
+    array = make_weight((7, 11), density=0.4, distinct=5, dtype=ml_dtypes.bfloat16)
+    plans = assert_every_plan_round_trips(model, array)
+    assert {plan.layout for plan in plans} == {"plain", "mask"}
+
+
+def test_float32_that_is_bfloat16_or_float16_is_widened(make_model, make_weight):
+    model = make_model({"w": np.ones((4, 4), np.float32)})
+    array = make_weight((40, 40), dtype=ml_dtypes.bfloat16).astype(np.float32)
+    plans = assert_every_plan_round_trips(model, array, bfloat16=True)
+    assert Plan("plain", np.dtype(ml_dtypes.bfloat16)) in plans
+    halves = make_weight((40, 40), dtype=np.float16).astype(np.float64)
+    plans = assert_every_plan_round_trips(model, halves)
+    assert {Plan("plain", np.dtype("float16")), Plan("plain", np.dtype("float32"))} <= set(plans)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_negative_zeros_infinities_and_payloads_of_nans_survive(make_model, dtype):
+    model = make_model({"w": np.ones((4, 4), np.float32)})
+    size = np.dtype(dtype).itemsize
+    bits = np.random.default_rng(0).integers(0, 2 ** (8 * size), 12, dtype=f"u{size}")
+    odd = np.array([-0.0, 0.0, np.inf, -np.inf, np.nan, -np.nan], dtype)
+    nan = np.array([np.nan], dtype).view(f"u{size}") | np.arange(1, 5).astype(f"u{size}")
+    pool = np.concatenate([odd, bits.view(dtype), nan.view(dtype), np.finfo(dtype).smallest_subnormal[None]])
+    array = np.zeros(900, dtype)
+    array[::7] = np.resize(pool, array[::7].size)
+    plans = assert_every_plan_round_trips(model, array)
+    assert {plan.layout for plan in plans} == {"plain", "mask", "gaps4", "gaps8"}
+
+
+def test_gaps_longer_than_a_step_are_bridged(make_model):
+    model = make_model({"w": np.ones((4, 4), np.float32)})
+    array = np.zeros((50, 100), np.float32)
+    array.reshape(-1)[[0, 1, 15, 16, 31, 290, 545, 800, 4999]] = np.arange(1, 10)
+    assert_every_plan_round_trips(model, array)
+
+
+def test_shared_parts_are_written_once(make_model, make_weight):
+    model = make_model({"w": np.ones((4, 4), np.float32)})
+    writer = Writer(model)
+    for seed in range(3):
+        array = make_weight((16, 16), density=0.3, distinct=3, seed=seed)
+        for plan in (Plan("plain", 2), Plan("mask", 2), Plan("gaps4", 2)):
+            writer.write(gs.Variable(f"w{seed}{plan}", array.dtype, [16, 16]), plan, take_apart(array, plan))
+    calls = [node.op for node in model.graph.nodes]
+    assert calls.count("Digits") == 3
+    assert calls.count("Ranks") == 1
+    assert sorted(f.name for f in model.functions) == ["Codes", "Digits", "Gaps", "Mask", "Ranks"]
+    names = [t.name for node in model.graph.nodes for t in node.inputs]
+    assert not {"zero_1", "flat_1", "steps_1"} & set(names)
