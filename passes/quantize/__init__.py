@@ -1,0 +1,1 @@
+"""Quantization: static, dynamic, and of weights alone."""

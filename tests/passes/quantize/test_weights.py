@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from onnx import helper
+
+from onnxpress.passes.normalise import Normalise
+from onnxpress.passes.quantize.weights import QuantizeWeights
+from onnxpress.rewriter.errors import ConfigError
+
+
+def node(op, inputs, outputs, **attrs):
+    return helper.make_node(op, inputs, outputs, name=f"{op}_{outputs[0]}", **attrs)
+
+
+def sqnr(reference, test):
+    return 10 * np.log10(np.square(reference).sum() / np.square(reference - test).sum())
+
+
+@pytest.fixture
+def model(build, random):
+    weights = {
+        "w": random.standard_normal((16, 16, 3, 3), np.float32),
+        "v": random.standard_normal((16, 64), np.float32),
+        "t": random.standard_normal((4, 4), np.float32),
+    }
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("GlobalMaxPool", ["c"], ["p"]),
+        node("Flatten", ["p"], ["f"]),
+        node("MatMul", ["f", "v"], ["y"]),
+    ]
+    return build(nodes, {name: weights[name] for name in "wv"}, x=("n", 16, 8, 8))
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_file_shrinks_and_the_float_model_runs(model, run, fused, random, per_channel):
+    result, x = QuantizeWeights(per_channel=per_channel)(model), random.standard_normal((2, 16, 8, 8), np.float32)
+    assert result.model.weight_bytes() < 0.3 * model.weight_bytes()
+    assert fused(result.model) == fused(model)
+    assert sqnr(run(model, x)[0], run(result.model, x)[0]) > 35
+
+
+def test_normalising_again_keeps_the_codes(model):
+    once = QuantizeWeights()(model).model
+    assert Normalise()(once).model.weight_bytes() == once.weight_bytes()
+
+
+def test_reports_bytes_and_error(model):
+    change = QuantizeWeights()(model).report.changes[0]
+    assert change.site == "Conv_c"
+    assert change.action == "int8 in the file, float when it runs"
+    assert (change.bytes_before, change.bytes_after) == (9216, 2304 + 64)
+    assert 0 < change.error < 0.01
+
+
+def test_skips_weights_that_are_no_numbers(build):
+    weight = np.ones((32, 32), np.float32)
+    weight[0, 0] = np.nan
+    model = build([node("MatMul", ["x", "w"], ["y"])], {"w": weight}, x=("n", 32))
+    assert "NaN or infinities" in QuantizeWeights()(model).report.skips[0].reason
+
+
+def test_refuses_options_by_name():
+    with pytest.raises(ConfigError, match="per_channel"):
+        QuantizeWeights(per_channel=None)
