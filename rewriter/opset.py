@@ -6,7 +6,8 @@ import onnx
 import onnx.version_converter
 
 from onnxpress.rewriter.errors import ModelError
-from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.functions import DECODING_DOMAIN
+from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 
 
 def raise_opset(model: Model, version: int) -> bool:
@@ -27,6 +28,19 @@ def raise_opset(model: Model, version: int) -> bool:
         converted = onnx.version_converter.convert_version(skeleton.proto, version)
     except Exception as error:  # the converter raises whatever its C++ side throws
         raise ModelError(f"cannot raise opset {model.opset} to {version}: {str(error).splitlines()[0]}") from error
+    _restore(skeleton.proto, converted, version)
     skeleton.proto.CopyFrom(converted)
     model.reset(skeleton)
     return True
+
+
+def _restore(before: onnx.ModelProto, after: onnx.ModelProto, version: int) -> None:
+    """Put back what the converter drops: local functions and metadata."""
+    if not after.functions:
+        after.functions.extend(before.functions)
+    for function in after.functions:
+        if function.domain == DECODING_DOMAIN:  # of operators that never changed; their version must be the model's
+            for opset in function.opset_import:
+                opset.version = version if opset.domain in DEFAULT_DOMAINS else opset.version
+    if not after.metadata_props:
+        after.metadata_props.extend(before.metadata_props)

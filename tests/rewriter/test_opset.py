@@ -1,7 +1,10 @@
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from onnxpress.rewriter.errors import ModelError
+from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.opset import raise_opset
 
 
@@ -19,6 +22,17 @@ def test_never_lowers(parse) -> None:
     model = parse("g (float[2] x) => (float y) { y = Neg(x) }", opset=20)
     assert not raise_opset(model, 17)
     assert model.opset == 20
+
+
+def test_keeps_decoding_functions_and_metadata(run) -> None:
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 13, "onnxpress": 1]>
+    g (float[2] x) => (float[2] y) { w = onnxpress.Half(x) y = Add(x, w) }
+    <domain: "onnxpress", opset_import: ["": 13]> Half (a) => (b) { b = Add(a, a) }""")
+    proto.metadata_props.add(key="k", value="v")
+    model = Model.from_proto(proto)
+    raise_opset(model, 17)
+    assert [p.key for p in model.header.metadata_props] == ["k"]
+    np.testing.assert_array_equal(run(model, x=np.ones(2, np.float32))[0], [3, 3])
 
 
 def test_an_operator_without_adapter_is_a_clear_error(parse) -> None:
