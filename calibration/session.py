@@ -215,6 +215,9 @@ class Runner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what matters is raised; the rest is noise on the user's terminal
         options.intra_op_num_threads = self._threads or 0
+        # Threads that spin while they wait for more take the cores from another session whose turn it is: of two models
+        # run in turns with two threads on two cores, both seem twice as slow as they are.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = {
             "none": levels.ORT_DISABLE_ALL,

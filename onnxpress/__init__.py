@@ -1,0 +1,145 @@
+"""Make exported ONNX models smaller and faster, with proof of what it cost.
+
+One call, by a built-in recipe:
+
+    import onnxpress
+
+    result = onnxpress.compress("model.onnx", "small.onnx", recipe="balanced", data="samples.npz")
+    print(result.ratio, result.speedup, result.verification.sqnr)
+
+Or pass by pass:
+
+    from onnxpress import Encode, Model, Pipeline, ShareKMeans
+
+    model = Model.load("model.onnx")
+    result = Pipeline([ShareKMeans(bits=5), Encode()])(model)
+    result.model.save("small.onnx")
+    for report in result.reports:
+        print(report.name, len(report.changes), "changed,", len(report.skips), "left alone")
+
+`onnxpress.errors` draws the tree of errors. What stands here is imported when it is first used, so that
+`import onnxpress` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxpress.benchmark import Benchmark, bench
+    from onnxpress.calibration.feeds import Feed, open_feed
+    from onnxpress.calibration.metrics import load_metric
+    from onnxpress.calibration.session import Runner
+    from onnxpress.compression import compress
+    from onnxpress.inspection import Inspection, inspect
+    from onnxpress.outcome import CompressionResult
+    from onnxpress.passes.base import Pass, PassResult, Workbench
+    from onnxpress.passes.encode.encode import Encode
+    from onnxpress.passes.factorize.cp import FactorizeCP
+    from onnxpress.passes.factorize.spatial import FactorizeSpatial
+    from onnxpress.passes.factorize.svd import FactorizeSVD
+    from onnxpress.passes.factorize.tucker import FactorizeTucker
+    from onnxpress.passes.normalise import Normalise
+    from onnxpress.passes.pipeline import Pipeline, PipelineResult
+    from onnxpress.passes.prune.magnitude import PruneMagnitude
+    from onnxpress.passes.quantize.dynamic import QuantizeDynamic
+    from onnxpress.passes.quantize.static import QuantizeStatic
+    from onnxpress.passes.quantize.weights import QuantizeWeights
+    from onnxpress.passes.share.kmeans import ShareKMeans
+    from onnxpress.recipe import Limits, Recipe
+    from onnxpress.rewriter import errors
+    from onnxpress.rewriter.model import Model
+    from onnxpress.verification import Verification, verify
+
+    __version__: str
+
+_HOMES = {
+    "bench": "benchmark",
+    "Benchmark": "benchmark",
+    "Feed": "calibration.feeds",
+    "open_feed": "calibration.feeds",
+    "load_metric": "calibration.metrics",
+    "Runner": "calibration.session",
+    "compress": "compression",
+    "inspect": "inspection",
+    "Inspection": "inspection",
+    "CompressionResult": "outcome",
+    "Pass": "passes.base",
+    "PassResult": "passes.base",
+    "Workbench": "passes.base",
+    "Pipeline": "passes.pipeline",
+    "PipelineResult": "passes.pipeline",
+    "Normalise": "passes.normalise",
+    "PruneMagnitude": "passes.prune.magnitude",
+    "ShareKMeans": "passes.share.kmeans",
+    "FactorizeSVD": "passes.factorize.svd",
+    "FactorizeSpatial": "passes.factorize.spatial",
+    "FactorizeTucker": "passes.factorize.tucker",
+    "FactorizeCP": "passes.factorize.cp",
+    "QuantizeStatic": "passes.quantize.static",
+    "QuantizeDynamic": "passes.quantize.dynamic",
+    "QuantizeWeights": "passes.quantize.weights",
+    "Encode": "passes.encode.encode",
+    "Limits": "recipe",
+    "Recipe": "recipe",
+    "Model": "rewriter.model",
+    "verify": "verification",
+    "Verification": "verification",
+}
+"""The module that each name comes from."""
+
+__all__ = [
+    "bench",
+    "Benchmark",
+    "Feed",
+    "open_feed",
+    "load_metric",
+    "Runner",
+    "compress",
+    "inspect",
+    "Inspection",
+    "CompressionResult",
+    "Pass",
+    "PassResult",
+    "Workbench",
+    "Pipeline",
+    "PipelineResult",
+    "Normalise",
+    "PruneMagnitude",
+    "ShareKMeans",
+    "FactorizeSVD",
+    "FactorizeSpatial",
+    "FactorizeTucker",
+    "FactorizeCP",
+    "QuantizeStatic",
+    "QuantizeDynamic",
+    "QuantizeWeights",
+    "Encode",
+    "Limits",
+    "Recipe",
+    "Model",
+    "verify",
+    "Verification",
+    "errors",
+    "__version__",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return importlib.metadata.version("onnxpress")
+        if name == "errors":
+            return importlib.import_module("onnxpress.rewriter.errors")
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"onnxpress.{_HOMES[name]}"), name)
+        if name in ("passes", "calibration", "rewriter", "models"):
+            return importlib.import_module(f"onnxpress.{name}")
+        raise AttributeError(f"module 'onnxpress' has no attribute {name!r}")

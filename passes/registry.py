@@ -26,7 +26,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "factorize-cp": "onnxpress.passes.factorize.cp:FactorizeCP",
         "quantize-static": "onnxpress.passes.quantize.static:QuantizeStatic",
         "quantize-dynamic": "onnxpress.passes.quantize.dynamic:QuantizeDynamic",
+        "quantize-weights": "onnxpress.passes.quantize.weights:QuantizeWeights",
         "encode": "onnxpress.passes.encode.encode:Encode",
+        "decode": "onnxpress.passes.encode.decode:Decode",
     }
 )
 """The passes that come with onnxpress: `module:class` by name."""

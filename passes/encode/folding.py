@@ -30,10 +30,12 @@ def undecoded_nodes(path: str | Path, *, disabled_optimizers: tuple[str, ...] = 
     Raises:
         ModelError: the file is no model, or ONNX Runtime does not load it.
     """
-    import onnxruntime
-
     path = Path(path)
     names, prefixes = _traces(lift(path).proto)
+    if not names:
+        return []
+    import onnxruntime
+
     with TemporaryDirectory() as folder:
         written = Path(folder) / "optimised.onnx"
         options = onnxruntime.SessionOptions()

@@ -131,8 +131,8 @@ def test_a_shared_weight_is_one_site(build):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give exactly one of bits, clusters; got none"),
-        ({"bits": 4, "clusters": 16}, "give exactly one of bits, clusters; got bits 4 and clusters 16"),
+        ({}, "give exactly one of bits, clusters, error; got none"),
+        ({"bits": 4, "clusters": 16}, "give exactly one of bits, clusters, error; got bits 4 and clusters 16"),
         ({"bits": 0}, "bits must be a whole number of at least 1, got 0"),
         ({"bits": 9}, "bits must lie in 1 to 8, got 9"),
         ({"bits": 2.0}, "bits must be a whole number of at least 1, got 2.0"),
@@ -145,3 +145,15 @@ def test_refuses_bad_options(options, message):
     with pytest.raises(ConfigError) as caught:
         ShareKMeans(**options)
     assert str(caught.value) == f"share-kmeans: {message}"
+
+
+def test_takes_the_fewest_bits_that_keep_to_an_error(layer):
+    model = layer((200, 100))
+    report = ShareKMeans(error=0.06)(model).report
+    fewer = ShareKMeans(clusters=int(report.changes[0].action.split()[0]) // 2)(model).report
+    assert report.changes[0].error <= 0.06 < fewer.changes[0].error
+
+
+def test_leaves_a_weight_that_needs_too_many_bits(layer):
+    report = ShareKMeans(error=1e-6)(layer((200, 100))).report
+    assert "needs more than 8 bits" in report.skips[0].reason

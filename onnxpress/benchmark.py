@@ -1,0 +1,170 @@
+"""How fast two models run, measured in turns so that what slows the machine slows both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from onnxpress.artifact import Artifact
+from onnxpress.calibration.batches import Batch
+from onnxpress.calibration.progress import Progress, Silent
+from onnxpress.calibration.session import Runner
+from onnxpress.rewriter.errors import ConfigError
+from onnxpress.runtime import check_runtime
+from onnxpress.verification import provider_names, samples_for
+
+BATCHES = 4
+"""Different batches that are run in turn, so that one lucky shape does not decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One model.
+
+    Attributes:
+        nbytes: on disk.
+        load_seconds: to open a session, what folds at load included.
+        median: latency of a batch, in seconds.
+        quartiles: lower and upper quartile of the latency, in seconds.
+    """
+
+    nbytes: int
+    load_seconds: float
+    median: float
+    quartiles: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Two models on one provider.
+
+    Attributes:
+        provider: by full name.
+        threads: inside an operator; None means ONNX Runtime's own choice.
+        shapes: of the inputs in the first batch.
+        pairs: how often both ran, one right after the other on the same batch.
+        first: the reference.
+        second: what is compared with it.
+        speedup: latency of the first over that of the second, pair by pair: the median.
+        quartiles: lower and upper quartile of that ratio.
+    """
+
+    provider: str
+    threads: int | None
+    shapes: Mapping[str, tuple[int, ...]]
+    pairs: int
+    first: Timing
+    second: Timing
+    speedup: float
+    quartiles: tuple[float, float]
+
+
+def bench(
+    first: str | Path,
+    second: str | Path,
+    *,
+    data: object = None,
+    providers: Sequence[str] = ("cpu",),
+    threads: int | None = None,
+    seconds: float = 5.0,
+    pairs: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Benchmark, ...]:
+    """Time two models in turns (A B A B …) on each provider.
+
+    Args:
+        first: the reference.
+        second: what is compared with it; same inputs.
+        data: what `open_feed` takes; None makes inputs up.
+        providers: execution providers, by short or full name.
+        threads: threads inside an operator; None leaves the choice to ONNX Runtime.
+        seconds: after which no new pair starts, on each provider; at least three pairs run.
+        pairs: that run at most, on each provider.
+        seed: of inputs that are made up.
+        progress: told about each provider.
+
+    Raises:
+        ConfigError: no seconds or pairs, or an unknown provider.
+        ProviderError: a provider is missing or was silently replaced.
+        ModelError: a model that cannot be run.
+        FeedError: samples that do not fit.
+    """
+    if seconds <= 0:
+        raise ConfigError(f"seconds {seconds}: give more than 0")
+    if pairs < 1:
+        raise ConfigError(f"pairs {pairs}: give 1 or more")
+    check_runtime()
+    names = provider_names(providers)
+    with Runner(first, threads=threads) as runner:
+        batches = list(islice(samples_for(runner, data, seed=seed), BATCHES))
+    race = _Race(Path(first), Path(second), batches, threads, seconds, pairs, progress or Silent())
+    return tuple(map(race.on, names))
+
+
+@dataclass(frozen=True, slots=True)
+class _Race:
+    first: Path
+    second: Path
+    batches: Sequence[Batch]
+    threads: int | None
+    seconds: float
+    pairs: int
+    progress: Progress
+
+    def on(self, provider: str) -> Benchmark:
+        """Time on one provider."""
+        runners, loads = zip(*(self._open(path, provider) for path in (self.first, self.second)), strict=True)
+        try:
+            times = self._run(runners)
+        finally:
+            for each in runners:
+                each.close()
+        sizes = [Artifact.of(path).nbytes for path in (self.first, self.second)]
+        timings = [_timing(size, load, times[:, k]) for k, (size, load) in enumerate(zip(sizes, loads, strict=True))]
+        low, middle, high = map(float, np.quantile(times[:, 0] / times[:, 1], [0.25, 0.5, 0.75]))
+        return Benchmark(
+            provider=provider,
+            threads=self.threads,
+            shapes={name: array.shape for name, array in self.batches[0].items()},
+            pairs=len(times),
+            first=timings[0],
+            second=timings[1],
+            speedup=middle,
+            quartiles=(low, high),
+        )
+
+    def _open(self, path: Path, provider: str) -> tuple[Runner, float]:
+        began = time.perf_counter()
+        runner = Runner(path, providers=[provider], threads=self.threads)
+        return runner, time.perf_counter() - began
+
+    def _run(self, runners: Sequence[Runner]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        """Seconds, [pairs, 2]."""
+        for batch in self.batches:  # the first run of a shape allocates
+            for runner in runners:
+                runner.run(batch)
+        times: list[list[float]] = []
+        began = time.perf_counter()
+        for turn in self.progress.track(range(self.pairs), label="latency", total=self.pairs):
+            batch = self.batches[turn % len(self.batches)]
+            times.append([_seconds(runner, batch) for runner in runners])
+            if len(times) >= 3 and time.perf_counter() - began > self.seconds:
+                break
+        return np.array(times)
+
+
+def _seconds(runner: Runner, batch: Batch) -> float:
+    began = time.perf_counter()
+    runner.run(batch)
+    return time.perf_counter() - began
+
+
+def _timing(nbytes: int, load_seconds: float, times: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Timing:
+    low, middle, high = map(float, np.quantile(times, [0.25, 0.5, 0.75]))
+    return Timing(nbytes, load_seconds, middle, (low, high))

@@ -1,0 +1,84 @@
+"""The command line: runs a command and turns what goes wrong into one line and an exit status."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from onnxpress.commands import DEBUG, app
+from onnxpress.rewriter.errors import InputError, LimitNotMet
+from onnxpress.terminal import complain
+
+DONE, BUG, WRONG_INPUT, LIMIT_NOT_MET, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+"""ClickException, which typer brings from click or carries itself, depending on its version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: those after the program's name; None takes the program's own.
+
+    Returns:
+        The exit status: 0 done, 1 a bug, 2 wrong usage or input, 3 a limit not met, 130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG in given
+    if not debug:
+        warnings.simplefilter("ignore")  # of other libraries: ours stand in the report
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = app([each for each in given if each != DEBUG], prog_name="onnxpress", standalone_mode=False)
+    except _USAGE_ERROR as error:
+        return _wrong_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except SystemExit as error:
+        status = error.code
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _status_of(error)
+    if status == INTERRUPTED:
+        complain("interrupted; what was not finished is removed", kind="stopped")
+    return status if isinstance(status, int) else DONE
+
+
+def _status_of(error: Exception) -> int:
+    """Say in one line what went wrong."""
+    if isinstance(error, InputError):
+        complain(str(error))
+        return WRONG_INPUT
+    if isinstance(error, LimitNotMet):
+        complain(str(error), kind="limit not met")
+        return LIMIT_NOT_MET
+    text = str(error).partition("\n")[0]
+    complain(
+        f"{type(error).__name__}: {text}. This is a bug in onnxpress: please report it with what the same command "
+        f"prints with {DEBUG}",
+        kind="bug",
+    )
+    return BUG
+
+
+def _wrong_usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "onnxpress"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    complain(f"{message.rstrip('.')}; see {command} --help")
+    return WRONG_INPUT
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End as an error would, so that unfinished files go."""
+    sys.exit(TERMINATED)

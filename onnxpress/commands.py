@@ -1,0 +1,298 @@
+"""The commands: each reads its arguments, calls the library, and shows what it found."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from onnxpress.arguments import Data, Existing, Json, MetricName, Original, Out, Providers, Result, Seed, Threads
+from onnxpress.rewriter.errors import ConfigError, InputError, LimitNotMet
+from onnxpress.terminal import complain, progress, say, show
+
+# What does the work is imported inside each command: `onnxpress --help` must not wait for onnx and ONNX Runtime.
+if TYPE_CHECKING:
+    from onnxpress.outcome import CompressionResult
+
+DEBUG = "--debug"
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Where a JSON report goes, and where the tables go beside it.
+
+    Attributes:
+        target: of the report: a file, `-` for standard output, None for nowhere.
+    """
+
+    target: str | None
+
+    def __post_init__(self) -> None:
+        """Refuse a place that cannot be written to before the work begins."""
+        if self.target not in (None, "-"):
+            _check_folder(Path(str(self.target)))
+
+    @property
+    def tables(self) -> TextIO:
+        """Where people read: standard error where machines read standard output."""
+        return sys.stderr if self.target == "-" else sys.stdout
+
+    def write(self, content: object, kind: str) -> None:
+        """Write what a command found."""
+        from onnxpress import report
+
+        if self.target is None:
+            return
+        text = report.to_json(report.document(kind, content))
+        if self.target == "-":
+            say(text)
+        else:
+            report.write_text(text + "\n", Path(self.target))
+
+
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError(f"report {path}: name a file in a folder that exists")
+
+
+def _listed(providers: str) -> list[str]:
+    return [each.strip() for each in providers.split(",") if each.strip()]
+
+
+app = typer.Typer(
+    name="onnxpress",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show where an error came from.")] = False,
+) -> None:
+    """Make exported ONNX models smaller and faster, with proof of what it cost."""
+    if version:
+        from importlib.metadata import version as installed
+
+        say(f"onnxpress {installed('onnxpress')}")
+    elif context.invoked_subcommand is None:
+        say(context.get_help())
+
+
+@app.command()
+def inspect(model: Existing, json: Json = None) -> None:
+    """Show what a model is made of, and what each family of passes could do with it."""
+    from onnxpress import inspection, tables
+
+    report = _Report(json)
+    found = inspection.inspect(model)
+    report.write(found, "inspection")
+    for table in tables.inspection(found):
+        show(table, stream=report.tables)
+
+
+@app.command()
+def compress(
+    model: Existing,
+    output: Out,
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="See `onnxpress recipes`.")] = "balanced",
+    data: Data = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="FEED", help="Samples to judge by; without it, those of --data.")
+    ] = None,
+    metric: MetricName = None,
+    providers: Providers = "cpu",
+    max_drop: Annotated[float | None, typer.Option(min=0, help="The metric may fall by so much.")] = None,
+    min_sqnr: Annotated[float | None, typer.Option(help="Outputs must keep so many dB above the error.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="The result may take so many bytes.")] = None,
+    min_speedup: Annotated[float | None, typer.Option(help="The result must be so many times as fast.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Write the result even where a limit is not met.")] = False,
+    samples: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of --data used at most.")] = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    json: Json = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML report.")] = None,
+) -> None:
+    """Compress a model by a recipe, verify and time the result."""
+    from onnxpress.compression import compress as run
+    from onnxpress.outcome import LimitsNotMet
+    from onnxpress.recipe import Limits
+
+    report = _Report(json)
+    if html is not None:
+        _check_folder(html)
+    limits = Limits(max_drop=max_drop, min_sqnr=min_sqnr, max_bytes=max_bytes, min_speedup=min_speedup)
+    unmet: LimitsNotMet | None = None
+    try:
+        with progress() as bars:
+            result = run(
+                model,
+                output,
+                recipe=recipe,
+                data=data,
+                test=test,
+                metric=metric,
+                providers=_listed(providers),
+                limits=limits,
+                samples=samples,
+                threads=threads,
+                seed=seed,
+                keep=keep,
+                progress=bars,
+            )
+    except LimitsNotMet as error:
+        result, unmet = error.result, error
+    _tell(result, report, html)
+    if unmet is not None:
+        raise unmet
+    say(f"wrote {result.path}", stream=report.tables)
+
+
+def _tell(result: CompressionResult, report: _Report, html: Path | None) -> None:
+    """Write the reports of a compression, and show it."""
+    from onnxpress import tables
+    from onnxpress.report import account
+
+    report.write(account(result), "compression")
+    if html is not None:
+        from onnxpress.page import write_page
+
+        write_page(result, html)
+    for table in (tables.passes(result.reports), tables.skips(result.reports), tables.summary(result)):
+        if table is not None:
+            show(table, stream=report.tables)
+    for warning in result.warnings:
+        complain(warning, kind="warning")
+
+
+@app.command()
+def verify(
+    original: Original,
+    result: Result,
+    data: Data = None,
+    metric: MetricName = None,
+    providers: Providers = "cpu",
+    min_sqnr: Annotated[float | None, typer.Option(help="Exit with 3 where an output is below so many dB.")] = None,
+    max_drop: Annotated[float | None, typer.Option(min=0, help="Exit with 3 where the metric falls by more.")] = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Compare two models on the same samples: every output, and the metric."""
+    from onnxpress import tables, verification
+
+    if max_drop is not None and metric is None:
+        raise ConfigError("--max-drop needs a metric to fall: add --metric top1 or --metric module:function")
+    report = _Report(json)
+    with progress() as bars:
+        found = verification.verify(
+            original,
+            result,
+            data=data,
+            metric=metric,
+            providers=_listed(providers),
+            threads=threads,
+            seed=seed,
+            progress=bars,
+        )
+    report.write(found, "verification")
+    for table in tables.verification(found):
+        show(table, stream=report.tables)
+    for warning in found.warnings:
+        complain(warning, kind="warning")
+    if min_sqnr is not None and not found.sqnr >= min_sqnr:
+        raise LimitNotMet(f"SQNR is {found.sqnr:.1f} dB, --min-sqnr is {min_sqnr:g}")
+    if max_drop is not None and not (found.drop is not None and found.drop <= max_drop):
+        raise LimitNotMet(f"{found.metric} fell by {found.drop:.4g}, --max-drop is {max_drop:g}")
+
+
+@app.command()
+def bench(
+    original: Original,
+    result: Result,
+    data: Data = None,
+    providers: Providers = "cpu",
+    seconds: Annotated[float, typer.Option(metavar="S", help="On each provider, about.")] = 5.0,
+    min_speedup: Annotated[float | None, typer.Option(help="Exit with 3 where B is not so many times as fast.")] = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Time two models in turns."""
+    from onnxpress import benchmark, tables
+
+    report = _Report(json)
+    with progress() as bars:
+        found = benchmark.bench(
+            original,
+            result,
+            data=data,
+            providers=_listed(providers),
+            threads=threads,
+            seconds=seconds,
+            seed=seed,
+            progress=bars,
+        )
+    report.write(found, "benchmarks")
+    names = (original.name, result.name) if original.name != result.name else (str(original), str(result))
+    show(tables.benchmarks(found, names=names), stream=report.tables)
+    slowest = min(each.speedup for each in found)
+    if min_speedup is not None and not slowest >= min_speedup:
+        raise LimitNotMet(f"the speed-up is {slowest:.2f}, --min-speedup is {min_speedup:g}")
+
+
+@app.command()
+def decode(model: Existing, output: Out) -> None:
+    """Write encoded weights out again, for runtimes that do not fold them."""
+    from onnxpress.decoding import decode_file
+
+    decoded, nbytes = decode_file(model, output)
+    say(f"wrote {output}, {decoded} weights decoded, {nbytes:,} bytes")
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this recipe.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipe files.")] = False,
+) -> None:
+    """List the built-in recipes, print one, or the schema for editors."""
+    from onnxpress import recipe, report, tables
+
+    if schema:
+        say(report.to_json(recipe.schema()))
+    elif name is not None:
+        say(recipe.locate(name).read_text(encoding="utf-8").rstrip())
+    else:
+        show(tables.recipes([recipe.load(each) for each in recipe.built_in()]))
+
+
+@app.command("demo")
+def run_demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where models and reports go.")
+    ] = Path("demo-output"),
+    threads: Threads = None,
+) -> None:
+    """Compress two models and show what it cost: LeNet-5, and PP-OCRv4 where it can be fetched."""
+    from onnxpress import demo
+
+    demo.make_folder(output)
+    done = []
+    for job in demo.JOBS:
+        say(f"{job.title} …", stream=sys.stderr)
+        try:
+            with progress() as bars:
+                done.append((job, demo.run_job(job, output, threads=threads, progress=bars)))
+        except InputError as error:
+            if not done:  # the first needs no network: what stops it would stop the others
+                raise
+            complain(f"{job.title} is left out: {error}", kind="note")
+    show(demo.table(done))
+    say(f"models, recipes and reports (.html, .json) are in {output}/")

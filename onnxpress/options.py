@@ -1,0 +1,117 @@
+"""One entry of a recipe: a pass and its options, checked against the fields of its dataclass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
+
+from onnxpress.passes.base import Pass
+from onnxpress.passes.registry import find, known, suggest
+from onnxpress.rewriter.errors import ConfigError
+
+SITES = ("include", "exclude")
+"""Options that a recipe may also group under `sites:`."""
+
+
+def read_pass(entry: object, where: str) -> Pass:
+    """A pass from `name` or `{name: {option: value}}`.
+
+    Args:
+        entry: as YAML gives it.
+        where: file and field, for errors.
+
+    Raises:
+        ConfigError: no such pass or option, or a value that the pass refuses; names the field.
+    """
+    if isinstance(entry, str):
+        entry = {entry: None}
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        raise ConfigError(f"{where}: write a pass as `name` or `name: {{option: value}}`, not {entry!r}")
+    name, options = next(iter(entry.items()))
+    if name not in known():
+        raise ConfigError(f"{where}: no pass is called {name!r}; {suggest(str(name), known())}")
+    if options is None:
+        options = {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{where}.{name}: options are written {{option: value}}, not {options!r}")
+    kind = find(name)
+    values = _checked(kind, _with_sites(kind, options, where), where)
+    try:
+        return kind(**values)
+    except (ConfigError, ValueError, TypeError) as error:
+        message = str(error).removeprefix(f"{kind.name}: ")
+        raise ConfigError(f"{where}{_field_in(message, kind)}: {message}") from error
+
+
+def schema_of(name: str) -> dict[str, JsonValue]:
+    """The JSON schema of a pass's options."""
+    kind = find(name)
+    result = _model(kind).model_json_schema()
+    if set(SITES) <= set(result.get("properties", {})):
+        globs = {"type": "array", "items": {"type": "string"}}
+        sites = {"type": "object", "properties": dict.fromkeys(SITES, globs), "additionalProperties": False}
+        result["properties"]["sites"] = sites
+    result["description"] = (kind.__doc__ or "").partition("\n")[0]
+    return result
+
+
+def wish(message: str) -> str:
+    """What pydantic says about a value, to stand after the name of its field."""
+    return message.replace("Input should be", "should be").replace("Value error, ", "")
+
+
+def _with_sites(kind: type[Pass], options: Mapping[str, object], where: str) -> dict[str, object]:
+    """The options with `sites: {include, exclude}` spread out."""
+    result = dict(options)
+    if "sites" not in result or "sites" in {each.name for each in fields(kind)}:
+        return result
+    sites = result.pop("sites")
+    if not set(SITES) <= {each.name for each in fields(kind)}:
+        raise ConfigError(f"{where}.sites: {kind.name} works on the whole model; leave it out")
+    if not isinstance(sites, Mapping) or not set(sites) <= set(SITES):
+        raise ConfigError(f"{where}.sites: write {{include: [globs], exclude: [globs]}}, not {sites!r}")
+    for key in set(sites) & set(result):
+        raise ConfigError(f"{where}.sites.{key}: {key} stands beside sites too; keep one")
+    return {**result, **sites}
+
+
+def _checked(kind: type[Pass], options: Mapping[str, object], where: str) -> dict[str, object]:
+    """The options, each of the type its field declares."""
+    try:
+        checked = _model(kind).model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = f"{where}.{first['loc'][0]}" if first["loc"] else where
+        if first["type"] == "extra_forbidden":
+            hint = suggest(str(first["loc"][0]), _model(kind).model_fields)
+            raise ConfigError(f"{field}: {kind.name} has no such option; {hint}") from error
+        if first["type"] == "missing":
+            raise ConfigError(f"{field}: {kind.name} needs this option") from error
+        raise ConfigError(f"{field}: {wish(first['msg'])}, not {first['input']!r}") from error
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+@cache
+def _model(kind: type[Pass]) -> type[BaseModel]:
+    """A pydantic model with the fields of a pass."""
+    hints = get_type_hints(kind)
+    members: dict[str, Any] = {}
+    for each in fields(kind):
+        if each.default_factory is not MISSING:
+            members[each.name] = (hints[each.name], Field(default_factory=each.default_factory))
+        else:
+            members[each.name] = (hints[each.name], ... if each.default is MISSING else each.default)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    made: type[BaseModel] = create_model(kind.__name__, __config__=config, **members)
+    return made
+
+
+def _field_in(message: str, kind: type[Pass]) -> str:
+    """`.field` where the message of a pass starts with the name of one of its fields."""
+    first = re.match(r"\w+", message)
+    return f".{first[0]}" if first and first[0] in {each.name for each in fields(kind)} else ""

@@ -1,0 +1,95 @@
+"""What a compression comes to: the result, its limits, and what can be wrong with it.
+
+OnnxpressError
+├── LimitNotMet
+│   └── LimitsNotMet     with the result that does not hold them
+└── ResultError          the passes made a model that does not run: a bug
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from onnxpress.benchmark import Benchmark
+from onnxpress.passes.report import Report
+from onnxpress.recipe import Limits, Recipe
+from onnxpress.rewriter.errors import LimitNotMet, OnnxpressError
+from onnxpress.verification import Verification
+
+Version = Literal["compressed", "normalised", "original"]
+
+
+class ResultError(OnnxpressError):
+    """The passes made a model that ONNX Runtime does not run: a bug in one of them."""
+
+
+class LimitsNotMet(LimitNotMet):
+    """A limit does not hold; `result` tells what was measured."""
+
+    def __init__(self, result: CompressionResult) -> None:
+        kept = f"the model is in {result.path}" if result.path else "nothing was written (--keep would)"
+        super().__init__(f"{'; '.join(result.unmet)}; {kept}")
+        self.result = result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionResult:
+    """What a run made, and what was measured.
+
+    Attributes:
+        source: the input model; None where it was given in memory.
+        path: of the result; None where a limit was not met and nothing was written.
+        recipe: what was done.
+        version: which model was delivered: the compressed one, or an earlier one that is better in the goal.
+        bytes_before: of all files of the input.
+        bytes_after: of all files of the result.
+        hashes_before: SHA-256 by file name, of the input.
+        hashes_after: the same of the result.
+        reports: what each pass did.
+        verification: input against result, on each provider.
+        benchmarks: input against result, on each provider.
+        unmet: each limit that does not hold, with the figures.
+        warnings: what the user must know although nothing failed.
+        seconds: of the whole run.
+    """
+
+    source: Path | None
+    path: Path | None
+    recipe: Recipe
+    version: Version
+    bytes_before: int
+    bytes_after: int
+    hashes_before: dict[str, str]
+    hashes_after: dict[str, str]
+    reports: tuple[Report, ...]
+    verification: Verification
+    benchmarks: tuple[Benchmark, ...]
+    unmet: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the result is."""
+        return self.bytes_before / self.bytes_after
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the result is, on the provider where it gains least."""
+        return min(each.speedup for each in self.benchmarks)
+
+
+def unmet(result: CompressionResult, limits: Limits) -> Iterator[str]:
+    """Each limit that does not hold, with the figures."""
+    drop, sqnr = result.verification.drop, result.verification.sqnr
+    if limits.max_drop is not None and drop is not None and not drop <= limits.max_drop:
+        yield f"{result.verification.metric} fell by {drop:.4g}, max_drop is {limits.max_drop:g}"
+    if limits.min_sqnr is not None and not sqnr >= limits.min_sqnr:
+        yield f"SQNR is {sqnr:.1f} dB, min_sqnr is {limits.min_sqnr:g}"
+    if limits.max_bytes is not None and result.bytes_after > limits.max_bytes:
+        yield f"the model takes {result.bytes_after:,} bytes, max_bytes is {limits.max_bytes:,}"
+    if limits.min_speedup is not None and not result.speedup >= limits.min_speedup:
+        yield f"the speed-up is {result.speedup:.2f}, min_speedup is {limits.min_speedup:g}"

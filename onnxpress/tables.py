@@ -1,0 +1,256 @@
+"""Results as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+
+from onnxpress.benchmark import Benchmark
+from onnxpress.inspection import FAMILIES, Inspection, Layer
+from onnxpress.outcome import CompressionResult
+from onnxpress.passes.registry import find
+from onnxpress.passes.report import Report
+from onnxpress.recipe import Recipe
+from onnxpress.rewriter.errors import ConfigError
+from onnxpress.terminal import Table
+from onnxpress.verification import Verification
+
+
+def size(nbytes: float) -> str:
+    """Bytes as people read them: `1.73 MB`, of 1,000,000 bytes each; three digits."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= scale:
+            return f"{_three(nbytes / scale)} {unit}"
+    return f"{nbytes:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `3.42 ms`."""
+    return f"{_three(seconds)} s" if seconds >= 1 else f"{_three(seconds * 1e3)} ms"
+
+
+def count(number: int | None) -> str:
+    """A number as people read it: `1.60 M`."""
+    if number is None:
+        return "?"
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{_three(number / scale)} {unit}"
+    return str(number)
+
+
+def dims(shape: Iterable[int | str | None]) -> str:
+    """A shape: `64×3×7×7`."""
+    return "×".join(str(size or "?") for size in shape) or "scalar"
+
+
+def inspection(found: Inspection) -> list[Table]:
+    """The model as a whole, and its layers."""
+    whole = [
+        ("file", f"{found.path}, {size(found.nbytes)}, opset {found.opset}"),
+        *(("input", f"{each.name} {each.dtype} {dims(each.shape or ('?',))}") for each in found.inputs),
+        ("outputs", ", ".join(found.outputs)),
+        ("nodes", f"{sum(found.nodes.values())} when normalised, {found.nodes_before} in the file"),
+        ("ops", ", ".join(f"{number} {op}" for op, number in sorted(found.nodes.items(), key=lambda each: -each[1]))),
+        ("other constants", size(found.other_bytes)),
+    ]
+    if found.other_multiply_adds:
+        whole.append(("other multiply-adds", count(found.other_multiply_adds)))
+    notes = []
+    if found.encoded:
+        notes.append(f"{found.encoded} more weights are encoded: `onnxpress decode` writes them out again")
+    if found.open_dims:
+        notes.append(f"multiply-adds for sizes left open ({', '.join(found.open_dims)}) counted as 1")
+    title = f"{len(found.layers)} layers with float weights that passes can work on"
+    columns = ("layer", "op", ">shape", ">weights", ">bytes", ">mult-adds", ">zeros", ">distinct")
+    legend = [
+        "prune: zeros; share: few distinct values; factorize: ranks that save weights; quantize: arithmetic it could "
+        "run in; encode: the form in which it would be stored as it is"
+    ]
+    return [
+        Table("model", ("what", "value"), whole),
+        Table(title, columns, [_layer(each) for each in found.layers], notes),
+        Table("what could be done", ("layer", *FAMILIES), [_options_of(each) for each in found.layers], legend),
+    ][: 3 if found.layers else 2]
+
+
+def _layer(layer: Layer) -> list[str]:
+    return [
+        layer.name,
+        layer.op,
+        dims(layer.shape),
+        f"{layer.weights:,}",
+        size(layer.nbytes),
+        count(layer.multiply_adds),
+        f"{layer.zeros:.0%}",
+        "many" if layer.distinct is None else str(layer.distinct),
+    ]
+
+
+def _options_of(layer: Layer) -> list[str]:
+    options = [layer.options[family] for family in FAMILIES]
+    return [layer.name, *(each.text if each.possible else f"no: {each.text}" for each in options)]
+
+
+def verification(found: Verification) -> list[Table]:
+    """Parity of each output, and the metric and the placement of nodes, on each provider."""
+    parity = [
+        [
+            short(each.provider),
+            output.name,
+            decibel(output.sqnr),
+            f"{output.max_abs_error:.3g}",
+            f"{output.cosine:.6f}",
+            "" if output.agreement is None else f"{output.agreement:.2%}",
+        ]
+        for each in found.providers
+        for output in each.outputs
+    ]
+    columns = ("provider", "output", ">SQNR", ">largest error", ">cosine", ">same argmax")
+    batches = max((each.batches for each in found.providers), default=0)
+    tables = [Table(f"outputs against the original, {batches} batches", columns, parity)]
+    if found.metric:
+        rows = [
+            [short(each.provider), number(each.metric_before), number(each.metric_after), number(each.drop)]
+            for each in found.providers
+        ]
+        tables.append(Table(f"metric {found.metric}", ("provider", ">before", ">after", ">drop"), rows))
+    rows = [
+        [short(each.provider), which, placement(nodes)]
+        for each in found.providers
+        for which, nodes in (("original", each.nodes_before), ("result", each.nodes_after))
+    ]
+    tables.append(Table("where nodes ran", ("asked for", "model", "nodes"), rows))
+    return tables
+
+
+def benchmarks(found: Sequence[Benchmark], *, names: tuple[str, str] = ("original", "result")) -> Table:
+    """Latency of both models on each provider."""
+    rows = []
+    for each in found:
+        for name, timing in zip(names, (each.first, each.second), strict=True):
+            low, high = timing.quartiles
+            spread = f"{duration(low)} – {duration(high)}"
+            load, middle = duration(timing.load_seconds), duration(timing.median)
+            rows.append([short(each.provider), name, size(timing.nbytes), load, middle, spread])
+    notes = [
+        f"{names[1]} is {each.speedup:.2f} times as fast on {short(each.provider)} (middle half of {each.pairs} pairs: "
+        f"{each.quartiles[0]:.2f} – {each.quartiles[1]:.2f}; threads: {each.threads or 'all'}; batch: "
+        f"{', '.join(f'{name} {dims(shape)}' for name, shape in each.shapes.items())})"
+        for each in found
+    ]
+    columns = ("provider", "model", ">bytes", ">load", ">latency", ">middle half")
+    return Table("latency, measured in turns", columns, rows, notes)
+
+
+def passes(reports: Sequence[Report]) -> Table:
+    """What each pass did."""
+    rows = [
+        [each.name, str(len(each.changes)), str(len(each.skips)), f"{each.seconds:.2f} s", _options(each)]
+        for each in reports
+    ]
+    return Table("passes", ("pass", ">changes", ">skips", ">time", "options"), rows)
+
+
+def skips(reports: Sequence[Report], *, most: int = 12) -> Table | None:
+    """Why passes left sites alone, the same reasons together; None where they left none."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for report in reports:
+        for skip in report.skips:
+            grouped.setdefault((report.name, skip.reason), []).append(skip.site)
+    rows = [[name, _several(sites), reason] for (name, reason), sites in grouped.items()]
+    notes = [f"and {len(rows) - most} more reasons, in the report (--json)"] if len(rows) > most else []
+    return Table("left alone", ("pass", "site", "reason"), rows[:most], notes) if rows else None
+
+
+def summary(result: CompressionResult) -> Table:
+    """The run in one table: before, after."""
+    before, after = size(result.bytes_before), size(result.bytes_after)
+    rows = [["bytes", before, after, f"{result.ratio:.2f} times smaller"]]
+    for each in result.verification.providers:
+        if each.metric_before is not None:
+            name = f"{metric_name(result.verification.metric)}, {short(each.provider)}"
+            rows.append([name, number(each.metric_before), number(each.metric_after), _gain(each.drop)])
+        rows.append([f"SQNR, {short(each.provider)}", "", decibel(each.sqnr), "worst output"])
+    for timing in result.benchmarks:
+        first, second = duration(timing.first.median), duration(timing.second.median)
+        rows.append([f"latency, {short(timing.provider)}", first, second, f"{timing.speedup:.2f} times as fast"])
+        load = [duration(each.load_seconds) for each in (timing.first, timing.second)]
+        rows.append([f"load, {short(timing.provider)}", *load, ""])
+    return Table(f"recipe {result.recipe.name}: {result.version} model", ("", ">before", ">after", "change"), rows)
+
+
+def recipes(found: Sequence[Recipe]) -> Table:
+    """Recipes and what they are good for."""
+    rows = [
+        [
+            each.name,
+            each.goal or "",
+            "needed" if each.needs_data else "for the proof",
+            " → ".join(step.name for step in each.passes),
+            each.description,
+        ]
+        for each in found
+    ]
+    notes = ["write your own: `onnxpress recipes NAME > mine.yaml`, edit, `onnxpress compress … --recipe mine.yaml`"]
+    return Table("recipes", ("name", "goal", "samples", "passes", "what it does"), rows, notes)
+
+
+def short(provider: str) -> str:
+    """A provider as the command line writes it."""
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
+def metric_name(name: str | None) -> str:
+    """A metric without the module it comes from."""
+    return (name or "").rpartition(":")[2]
+
+
+def _gain(drop: float | None) -> str:
+    """The change of a metric; what rounds to nothing has no sign."""
+    gain = round(-(drop or 0.0), 4)
+    return f"{gain:+.4f}" if gain else "same"
+
+
+def number(value: float | None) -> str:
+    """A metric."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def decibel(value: float) -> str:
+    """A ratio in dB; equal outputs have an infinite one."""
+    return "equal" if value == float("inf") else f"{value:.1f} dB"
+
+
+def placement(nodes: Mapping[str, Mapping[str, int]]) -> str:
+    """Which nodes ran where: `12 on cpu (2 Conv, …)`."""
+    return "; ".join(f"{sum(ops.values())} on {short(where)}: {_ops(ops)}" for where, ops in nodes.items()) or "none"
+
+
+def _ops(ops: Mapping[str, int], most: int = 8) -> str:
+    ranked = sorted(ops.items(), key=lambda each: (-each[1], each[0]))
+    more = [f"{sum(number for _, number in ranked[most:])} others"] if len(ranked) > most else []
+    return ", ".join([f"{number} {op}" for op, number in ranked[:most]] + more)
+
+
+def _several(sites: Sequence[str]) -> str:
+    return sites[0] if len(sites) == 1 else f"{len(sites)} sites: {sites[0]}, …"
+
+
+def _three(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def _options(report: Report) -> str:
+    """The options that are not as the pass has them by itself."""
+    try:
+        usual = {each.name: each.default for each in fields(find(report.name))}
+    except ConfigError:  # a pass that was given as an object
+        usual = {}
+    chosen = {key: value for key, value in report.options.items() if key not in usual or value != usual[key]}
+    return ", ".join(f"{key} {_listed(value)}" for key, value in chosen.items())
+
+
+def _listed(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -1,0 +1,76 @@
+"""The files of a model are found, moved together, and never left half done."""
+
+import hashlib
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from onnxpress.artifact import Artifact, check_output, deliver, scratch
+from onnxpress.rewriter.errors import ConfigError, ModelError
+from onnxpress.rewriter.model import Model
+
+
+@pytest.fixture
+def external(model, tmp_path):
+    """The small model with a large weight beside it."""
+    proto = onnx.load(model)
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((64, 64), np.float32), "spare"))
+    proto.graph.node.append(onnx.helper.make_node("ReduceSum", ["spare"], ["total"]))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("total", onnx.TensorProto.FLOAT, [1, 1]))
+    folder = tmp_path / "external"
+    folder.mkdir()
+    path = folder / "small.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=1024)
+    return path
+
+
+def test_counts_and_hashes_every_file(external):
+    found = Artifact.of(external)
+    assert [each.name for each in found.files] == ["small.onnx", "weights.bin"]
+    assert found.nbytes == sum(each.stat().st_size for each in external.parent.iterdir())
+    assert found.hashes()["small.onnx"] == hashlib.sha256(external.read_bytes()).hexdigest()
+
+
+def test_delivers_the_data_with_the_model(external, out):
+    with scratch(out) as folder:
+        Model.load(external).save(folder / out.name)
+        delivered = deliver(folder / out.name, out)
+    assert sorted(out.parent.iterdir()) == sorted(delivered.files)
+    assert Model.load(out).weight_bytes() == Model.load(external).weight_bytes()
+
+
+def test_old_data_goes_with_the_old_model(external, model, out):
+    for source in (external, model):
+        with scratch(out) as folder:
+            Model.load(source).save(folder / out.name)
+            deliver(folder / out.name, out)
+    assert [each.name for each in out.parent.iterdir()] == ["result.onnx"]
+
+
+def test_what_is_not_finished_goes(out):
+    def interrupted():
+        with scratch(out) as folder:
+            (folder / "half").write_bytes(b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(out.parent.iterdir())
+
+
+def test_refuses_a_place_that_cannot_be_written(model, external, tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        check_output(tmp_path, model)
+    with pytest.raises(ConfigError, match="there is no folder"):
+        check_output(tmp_path / "none" / "x.onnx", model)
+    with pytest.raises(ConfigError, match="never overwritten"):
+        check_output(model, model)
+    with pytest.raises(ConfigError, match="never overwritten"):
+        check_output(external.with_name("weights.bin"), external)
+
+
+def test_a_scratch_folder_that_cannot_be_made_is_a_model_error(tmp_path):
+    with pytest.raises(ModelError, match="cannot write beside"), scratch(tmp_path / "none" / "x.onnx"):
+        pass

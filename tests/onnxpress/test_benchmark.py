@@ -1,0 +1,27 @@
+"""Two models are timed in turns, for a bounded time."""
+
+import numpy as np
+import pytest
+
+from onnxpress.benchmark import bench
+from onnxpress.rewriter.errors import ConfigError
+
+
+def test_times_pairs_on_each_provider(model, samples):
+    (found,) = bench(model, model, data=samples, pairs=5, seconds=60, threads=1)
+    assert (found.pairs, found.threads) == (5, 1)
+    assert found.shapes == {"x": (32, 8)}
+    assert found.first.nbytes == found.second.nbytes == model.stat().st_size
+    assert found.first.quartiles[0] <= found.first.median <= found.first.quartiles[1]
+    assert found.quartiles[0] <= found.speedup <= found.quartiles[1]
+
+
+def test_stops_when_the_time_is_up_but_not_before_three_pairs(model):
+    (found,) = bench(model, model, data={"x": np.zeros((1, 8), np.float32)}, seconds=1e-9)
+    assert found.pairs == 3
+
+
+@pytest.mark.parametrize(("seconds", "pairs"), [(0, 1), (1, 0)])
+def test_refuses_no_time_and_no_pairs(model, seconds, pairs):
+    with pytest.raises(ConfigError, match="give"):
+        bench(model, model, seconds=seconds, pairs=pairs)

@@ -1,0 +1,175 @@
+"""A compression delivers what it measured, the better model, or nothing."""
+
+import hashlib
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from onnxpress.compression import compress
+from onnxpress.outcome import LimitsNotMet, ResultError
+from onnxpress.passes.encode.encode import Encode
+from onnxpress.passes.normalise import Normalise
+from onnxpress.passes.share.kmeans import ShareKMeans
+from onnxpress.recipe import Limits, Recipe
+from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError
+from onnxpress.rewriter.model import Model
+
+QUICK = 0.01
+"""Seconds of timing: the figures do not matter here."""
+
+
+def recipe(*passes, **settings):
+    return Recipe(name="mine", passes=passes, **settings)
+
+
+def folder_of(path):
+    return sorted(each.name for each in path.parent.iterdir())
+
+
+def test_writes_a_model_that_onnx_runtime_runs(model, out, samples):
+    before = hashlib.sha256(model.read_bytes()).hexdigest()
+    passes = [ShareKMeans(bits=2), Encode()]
+    result = compress(model, out, recipe=passes, data=samples, metric="top1", bench_seconds=QUICK)
+    assert folder_of(out) == ["result.onnx"]
+    assert result.path == out
+    assert result.bytes_after == out.stat().st_size < result.bytes_before == model.stat().st_size
+    assert result.hashes_after == {"result.onnx": hashlib.sha256(out.read_bytes()).hexdigest()}
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == before
+    assert [each.name for each in result.reports] == ["normalise", "share-kmeans", "encode"]
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.zeros((1, 8), np.float32)})[0].shape == (1, 10)
+
+
+def test_a_model_in_memory_is_compressed_too(model, out, samples):
+    result = compress(Model.load(model), out, recipe=[], data=samples, bench_seconds=QUICK)
+    assert result.source is None
+    assert folder_of(out) == ["result.onnx"]
+
+
+def test_the_same_seed_gives_the_same_file(model, out, samples):
+    passes = [ShareKMeans(bits=3), Encode()]
+    first = compress(model, out, recipe=passes, data=samples, bench_seconds=QUICK)
+    second = compress(model, out, recipe=passes, data=samples, bench_seconds=QUICK)
+    assert first.hashes_after == second.hashes_after
+
+
+def test_without_samples_it_says_so(model, out):
+    result = compress(model, out, recipe=[], bench_seconds=QUICK)
+    assert any("made up" in each for each in result.warnings)
+
+
+def test_gathers_the_warnings_of_passes(model, out, samples, halve):
+    result = compress(model, out, recipe=[halve], data=samples, bench_seconds=QUICK)
+    assert "halve: weights were scaled" in result.warnings
+
+
+def test_warns_where_the_result_is_larger(model, out, samples, bloat):
+    result = compress(model, out, recipe=[bloat], data=samples, bench_seconds=QUICK)
+    assert result.version == "compressed"
+    assert any("larger than the input" in each for each in result.warnings)
+
+
+def test_goal_size_keeps_the_smallest(model, out, samples, bloat):
+    result = compress(model, out, recipe=recipe(bloat, goal="size"), data=samples, bench_seconds=QUICK)
+    assert result.version in ("normalised", "original")
+    assert result.bytes_after <= result.bytes_before
+    assert any("is larger than the" in each and "is delivered" in each for each in result.warnings)
+    assert folder_of(out) == ["result.onnx"]
+
+
+def test_goal_latency_takes_a_slower_model_back(model, out, samples, slow):
+    result = compress(model, out, recipe=recipe(slow, goal="latency"), data=samples, bench_seconds=0.2, threads=1)
+    assert result.version == "normalised"
+    assert any("slower than the normalised one" in each for each in result.warnings)
+    assert len(Model.load(out).graph.nodes) == 3
+
+
+def test_a_normalisation_of_its_own_runs_once(model, out, samples):
+    own = Normalise(fold_affine=False)
+    result = compress(model, out, recipe=[own], data=samples, bench_seconds=QUICK)
+    assert [each.options["fold_affine"] for each in result.reports] == [False]
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(min_sqnr=30), "SQNR is -?[0-9.]+ dB, min_sqnr is 30"),
+        (Limits(max_bytes=100), "the model takes [0-9,]+ bytes, max_bytes is 100"),
+        (Limits(min_speedup=1000), "the speed-up is [0-9.]+, min_speedup is 1000"),
+        (Limits(min_sqnr=30, max_bytes=100), "SQNR .*; the model takes"),
+    ],
+)
+def test_a_limit_not_met_leaves_nothing(model, out, samples, halve, limits, words):
+    with pytest.raises(LimitsNotMet, match=words) as caught:
+        compress(model, out, recipe=[halve], data=samples, limits=limits, bench_seconds=QUICK)
+    assert folder_of(out) == []
+    assert caught.value.result.path is None
+
+
+def test_max_drop_is_measured_by_the_metric(model, out, samples, halve):
+    opposite = type(halve)(factor=-1.0, include=("second",))
+    with pytest.raises(LimitsNotMet, match=r"top1 fell by .*, max_drop is 0\.1"):
+        compress(
+            model,
+            out,
+            recipe=recipe(opposite, limits=Limits(max_drop=0.1)),
+            data=samples,
+            metric="top1",
+            bench_seconds=QUICK,
+        )
+
+
+def test_keep_writes_what_does_not_hold_the_limits(model, out, samples, halve):
+    with pytest.raises(LimitsNotMet, match="the model is in"):
+        compress(model, out, recipe=[halve], data=samples, limits=Limits(min_sqnr=99), keep=True, bench_seconds=QUICK)
+    assert folder_of(out) == ["result.onnx"]
+
+
+def test_max_drop_needs_a_metric(model, out, samples):
+    with pytest.raises(ConfigError, match=r"max_drop 0\.1 needs a metric"):
+        compress(model, out, recipe=[], data=samples, limits=Limits(max_drop=0.1))
+
+
+def test_judging_samples_may_be_others(model, out, samples):
+    calibration = {"x": np.zeros((4, 8), np.float32)}
+    result = compress(model, out, recipe=[], data=calibration, test=samples, metric="top1", bench_seconds=QUICK)
+    assert result.verification.providers[0].metric_after == 1.0
+
+
+def test_warns_where_the_samples_that_calibrate_also_judge(model, out, samples):
+    result = compress(model, out, recipe=recipe(needs_data=True), data=samples, metric="top1", bench_seconds=QUICK)
+    assert any("the samples that calibrated" in each for each in result.warnings)
+
+
+def test_the_input_is_never_overwritten(model, samples):
+    with pytest.raises(ConfigError, match="never overwritten"):
+        compress(model, model, recipe=[], data=samples)
+
+
+def test_a_model_that_onnx_runtime_does_not_run_is_refused_first(model, out):
+    loaded = Model.load(model)
+    loaded.graph.nodes[1].op = "Unheard"
+    broken = model.with_name("broken.onnx")
+    loaded.save(broken)
+    with pytest.raises(ModelError, match=r"cannot load broken\.onnx"):
+        compress(broken, out, recipe=[])
+    assert folder_of(out) == []
+
+
+def test_a_result_that_does_not_run_is_a_bug_and_not_written(model, out, samples, halve, monkeypatch):
+    def break_it(self, graph, bench):
+        weight = next(each for each in graph.constants() if each.name == "b")
+        graph.replace_weight(weight, np.zeros(3, np.float32))
+        return self.report()
+
+    monkeypatch.setattr(type(halve), "apply", break_it)
+    with pytest.raises(ResultError, match="the passes halve made a model that does not run"):
+        compress(model, out, recipe=[halve], data=samples)
+    assert folder_of(out) == []
+
+
+def test_wrong_samples_are_refused(model, out):
+    with pytest.raises(FeedError, match="x"):
+        compress(model, out, recipe=[], data={"x": np.zeros((4, 9), np.float32)})
+    assert folder_of(out) == []

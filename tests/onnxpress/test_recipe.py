@@ -1,0 +1,127 @@
+"""Recipes say what they mean, and one line says where they do not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from onnxpress.recipe import Recipe, built_in, load, locate, parse, schema
+from onnxpress.rewriter.errors import ConfigError
+
+DESIGN = """
+passes:
+  - prune-magnitude: {sparsity: 0.5, sites: {exclude: ["*head*"]}}
+  - share-kmeans: {bits: 4}
+  - encode: {}
+"""
+
+
+def read(text: str) -> Recipe:
+    return parse(text, name="mine", source="recipe.yaml")
+
+
+def test_reads_passes_in_order_with_options_and_sites():
+    prune, share, encode = read(DESIGN).passes
+    assert (prune.name, share.name, encode.name) == ("prune-magnitude", "share-kmeans", "encode")
+    assert prune.options()["sparsity"] == 0.5
+    assert prune.options()["exclude"] == ("*head*",)
+
+
+def test_a_name_alone_is_a_pass_with_its_usual_options():
+    assert (
+        read("passes: [encode]").passes == read("passes: [{encode: {}}]").passes == read("passes: [{encode: }]").passes
+    )
+
+
+def test_no_passes_is_a_recipe_that_only_normalises():
+    assert read("passes: []").passes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("passes: [{prune-magnitude: {sparsity: 2}}]", "recipe.yaml: passes.0.sparsity: sparsity must"),
+        ("passes: [encode, {share-kmeans: {bits: many}}]", "recipe.yaml: passes.1.bits: should be a valid integer"),
+        ("passes: [{share-kmeans: {bit: 4}}]", "recipe.yaml: passes.0.bit: share-kmeans has no such option"),
+        ("passes: [share-kmean]", "recipe.yaml: passes.0: no pass is called 'share-kmean'; did you"),
+        ("passes: [3]", "recipe.yaml: passes.0: write a pass as"),
+        ("passes: [{encode: {}, decode: {}}]", "recipe.yaml: passes.0: write a pass as"),
+        ("passes: [{encode: 4}]", "recipe.yaml: passes.0.encode: options are written"),
+        (
+            "passes: [{normalise: {sites: {include: ['*']}}}]",
+            "recipe.yaml: passes.0.sites: normalise works on",
+        ),
+        ("passes: [{encode: {sites: ['*']}}]", "recipe.yaml: passes.0.sites: write {include"),
+        (
+            "passes: [{encode: {include: ['*'], sites: {include: ['*']}}}]",
+            "recipe.yaml: passes.0.sites.include",
+        ),
+        ("passes: 3", "recipe.yaml: passes: should be a valid list, not 3"),
+        ("goal: size", "recipe.yaml: passes: is missing"),
+        ("passes: []\ngaol: size", "recipe.yaml: gaol: there is no such field; did you mean goal"),
+        ("passes: []\ngoal: speed", "recipe.yaml: goal: should be 'size' or 'latency', not 'speed'"),
+        ("passes: []\nlimits: {max_drop: -1}", "recipe.yaml: limits.max_drop: should be greater than or equal to 0"),
+        ("passes: []\nlimits: {max_size: 1}", "recipe.yaml: limits.max_size: there is no such field"),
+        ("- encode", "recipe.yaml: a recipe is a mapping"),
+        ("passes: [{", "recipe.yaml: line 1, column 11: not YAML"),
+        ("", "recipe.yaml: a recipe is a mapping"),
+    ],
+)
+def test_refuses_in_one_line_that_names_file_field_and_value(text, complaint):
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert str(caught.value).startswith(complaint)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["smallest", "fastest", "int8", "balanced"])
+def test_built_in_recipe_is_valid_and_described(name):
+    recipe = load(name)
+    assert recipe.name == name
+    assert recipe.description
+    assert recipe.passes
+
+
+def test_lists_the_built_in_recipes():
+    assert set(built_in()) == {"smallest", "fastest", "int8", "balanced"}
+
+
+def test_written_out_it_reads_the_same():
+    recipe = load("smallest")
+    again = parse(yaml.safe_dump(recipe.document()), name="smallest", source="again.yaml")
+    assert again == recipe
+
+
+def test_reads_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(DESIGN, encoding="utf-8")
+    assert load(path).name == load(str(path)).name == "mine"
+
+
+def test_a_wrong_name_is_answered_with_the_near_ones():
+    with pytest.raises(ConfigError, match=r"no recipe is called 'smalest'.*did you mean smallest"):
+        load("smalest")
+
+
+def test_refuses_a_file_that_is_not_there_or_no_text(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read recipe .*none\.yaml: No such file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path / "bytes.yaml")
+
+
+def test_built_in_files_hold_utf8_text():
+    assert "passes:" in locate("int8").read_text(encoding="utf-8")
+    assert isinstance(locate("int8"), Path)
+
+
+def test_schema_knows_every_pass_and_its_options():
+    content = schema()
+    entries = content["properties"]["passes"]["items"]["anyOf"]
+    assert "encode" in entries[0]["enum"]
+    prune = next(each for each in entries[1:] if "prune-magnitude" in each["properties"])
+    options = prune["properties"]["prune-magnitude"]["anyOf"][0]["properties"]
+    assert {"sparsity", "include", "sites"} <= set(options)
+    assert json.loads(json.dumps(content)) == content

@@ -1,0 +1,68 @@
+"""Figures are written as people read them."""
+
+import math
+
+import pytest
+
+from onnxpress import tables
+from onnxpress.passes.report import Report
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [(12, "12 B"), (1_725_602, "1.73 MB"), (135_627, "136 kB"), (20_000, "20.0 kB"), (3e9, "3.00 GB")],
+)
+def test_sizes(nbytes, text):
+    assert tables.size(nbytes) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.00342, "3.42 ms"), (1.5, "1.50 s"), (0.12, "120 ms")])
+def test_durations(seconds, text):
+    assert tables.duration(seconds) == text
+
+
+def test_counts_and_shapes():
+    assert (tables.count(999), tables.count(1_600_000), tables.count(None)) == ("999", "1.60 M", "?")
+    assert (tables.dims((64, 3)), tables.dims(("n", None)), tables.dims(())) == ("64×3", "n×?", "scalar")
+
+
+def test_equal_outputs_have_no_ratio():
+    assert (tables.decibel(math.inf), tables.decibel(9.44), tables.decibel(math.nan)) == ("equal", "9.4 dB", "nan dB")
+
+
+def test_shows_only_the_options_that_were_chosen():
+    report = Report("share-kmeans", {"include": ("*",), "exclude": ("a", "b"), "bits": 4, "per": "tensor"})
+    assert tables.passes([report]).rows[0][-1] == "exclude a b, bits 4"
+    assert tables.passes([Report("unknown", {"x": 1})]).rows[0][-1] == "x 1"
+
+
+def test_groups_sites_that_were_left_alone_for_the_same_reason():
+    report = Report("encode")
+    for site in "abc":
+        report.skip(site, "too small")
+    report.skip("d", "dense")
+    found = tables.skips([report])
+    assert found is not None
+    assert [list(row) for row in found.rows] == [
+        ["encode", "3 sites: a, …", "too small"],
+        ["encode", "d", "dense"],
+    ]
+    assert tables.skips([Report("encode")]) is None
+
+
+def test_says_how_many_reasons_are_not_shown():
+    report = Report("encode")
+    for k in range(5):
+        report.skip(str(k), f"reason {k}")
+    found = tables.skips([report], most=2)
+    assert found is not None
+    assert len(found.rows) == 2
+    assert found.notes[0].startswith("and 3 more")
+
+
+def test_names_the_ops_that_are_many():
+    nodes = {"CPUExecutionProvider": {"Conv": 5, **{f"Op{k}": 1 for k in range(10)}}}
+    text = tables.placement(nodes)
+    assert text.startswith("15 on cpu: 5 Conv, 1 Op0")
+    assert text.endswith("3 others")
+    assert tables.placement({}) == "none"
