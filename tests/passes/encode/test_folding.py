@@ -3,6 +3,7 @@ import pytest
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.encode.folding import undecoded_nodes
 from onnxpress.rewriter.errors import ModelError
+from onnxpress.rewriter.model import Model
 
 
 @pytest.fixture
@@ -35,9 +36,9 @@ def test_a_model_without_encoded_weights_has_none(tmp_path, make_model, make_wei
     assert undecoded_nodes(tmp_path / "plain.onnx") == []
 
 
-def test_refuses_what_onnxruntime_does_not_load(tmp_path, make_model, make_weight):
-    model = make_model({"w": make_weight((8, 8))})
-    model.graph.nodes[0].op = "NoSuchOperator"
+def test_refuses_what_onnxruntime_does_not_load(encoded, tmp_path):
+    model = Model.load(encoded)
+    model.graph.nodes[-1].op = "NoSuchOperator"
     model.save(tmp_path / "broken.onnx")
     with pytest.raises(ModelError, match="does not load"):
         undecoded_nodes(tmp_path / "broken.onnx")
