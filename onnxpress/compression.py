@@ -26,6 +26,8 @@ from onnxpress.rewriter.model import Model
 from onnxpress.runtime import check_runtime
 from onnxpress.verification import Verification, provider_names, samples_for, verify
 
+WORRYING = 10.0
+"""SQNR in dB below which outputs differ so much that only a task's own metric can say whether it matters."""
 PARITY_BATCHES = 64
 """Batches whose outputs are compared at most; the metric sees all samples."""
 
@@ -287,6 +289,14 @@ def _warnings(result: CompressionResult, run: _Run, data: object, test: object) 
     found = [*run.bench.feed.warnings, *run.judging.warnings]
     found += [f"{each.name}: {warning}" for each in result.reports for warning in each.warnings]
     found += run.notes
+    idle = [each.name for each in result.reports if each.name != Normalise.name and not each.changes]
+    found += [f"{name} changed nothing; the report says why for each weight" for name in idle]
+    for parity in result.verification.providers:
+        if not parity.sqnr >= WORRYING:
+            found.append(
+                f"the outputs on {parity.provider} keep only {parity.sqnr:.1f} dB above the error: judge by a metric "
+                "(--metric), or ask for less"
+            )
     if result.recipe.needs_data and data is not None and test is None and run.bench.metric is not None:
         found.append("the metric was measured on the samples that calibrated; give others by test (--test)")
     if result.bytes_after > result.bytes_before:

@@ -64,6 +64,16 @@ def test_gathers_the_warnings_of_passes(model, out, samples, halve):
     assert "halve: weights were scaled" in result.warnings
 
 
+def test_warns_where_little_is_left_of_the_outputs(model, out, samples, halve):
+    result = compress(model, out, recipe=[halve(factor=-1.0)], data=samples, bench_seconds=QUICK)
+    assert any("dB above the error" in each for each in result.warnings)
+
+
+def test_says_that_a_pass_changed_nothing(model, out, samples):
+    result = compress(model, out, recipe=[ShareKMeans(bits=2, include=("no such layer",))], data=samples)
+    assert "share-kmeans changed nothing; the report says why for each weight" in result.warnings
+
+
 def test_warns_where_the_result_is_larger(model, out, samples, bloat):
     result = compress(model, out, recipe=[bloat], data=samples, bench_seconds=QUICK)
     assert result.version == "compressed"
