@@ -122,7 +122,7 @@ def test_keep_writes_it_all_the_same(run, model, out, samples):
 
 
 def test_verify_and_bench_hold_limits(run, model, out, samples):
-    run("compress", model, "-o", out, "--recipe", "smallest", "--data", samples)
+    run("compress", model, "-o", out, "--recipe", "balanced", "--data", samples)
     assert run("verify", model, out, "--data", samples, "--min-sqnr", "200")[0] == 3
     assert run("verify", model, out, "--data", samples, "--min-sqnr", "1")[0] == 0
     assert run("bench", model, out, "--min-speedup", "1000", *QUICK)[0] == 3
