@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnxpress.runtime import check_runtime
 
-PACKAGES = ("onnx", "onnx-graphsurgeon", "numpy", "scipy", "scikit-learn", "tensorly")
+PACKAGES = ("onnx", "onnx-graphsurgeon", "numpy", "scikit-learn")
 
 
 def versions() -> dict[str, str]:

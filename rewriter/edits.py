@@ -6,7 +6,6 @@ without names, wrong. These edits find them by identity.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 
 import onnx_graphsurgeon as gs
@@ -142,27 +141,26 @@ def sweep(model: Model) -> int:
 
 
 def sort(graph: gs.Graph) -> None:
-    """Order nodes so that each stands after what it reads; otherwise as they were."""
+    """Order nodes so that each stands after what it reads; otherwise as they were.
+
+    A cycle is left for the invariants to report.
+    """
     position = {id(node): index for index, node in enumerate(graph.nodes)}
-    readers: list[list[int]] = [[] for _ in graph.nodes]
-    waits = [0] * len(graph.nodes)
-    for index, node in enumerate(graph.nodes):
-        sources = {position[id(p)] for t in _reads(node) for p in t.inputs if id(p) in position} - {index}
-        waits[index] = len(sources)
-        for source in sources:
-            readers[source].append(index)
-    ready = [index for index, count in enumerate(waits) if not count]
-    heapq.heapify(ready)
-    order = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(graph.nodes[index])
-        for reader in readers[index]:
-            waits[reader] -= 1
-            if not waits[reader]:
-                heapq.heappush(ready, reader)
-    if len(order) == len(graph.nodes):  # otherwise there is a cycle, which the invariants report
-        graph.nodes[:] = order
+    edges = [
+        (position[id(source)], index)
+        for index, node in enumerate(graph.nodes)
+        for tensor in _reads(node)
+        for source in tensor.inputs
+        if id(source) in position and source is not node
+    ]
+    if all(source < reader for source, reader in edges):
+        return
+    import networkx  # here, because a graph is mostly in order, and importing it takes a while
+
+    order = networkx.DiGraph(edges)
+    order.add_nodes_from(range(len(graph.nodes)))
+    if networkx.is_directed_acyclic_graph(order):
+        graph.nodes[:] = [graph.nodes[index] for index in networkx.lexicographical_topological_sort(order)]
 
 
 def _reads(node: gs.Node) -> Iterable[gs.Tensor]:
