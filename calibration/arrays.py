@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -138,7 +139,8 @@ class Npz:
             yield
         except FileNotFoundError as error:
             raise FeedError(f"no file {self._path}; check the path") from error
-        except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError: encrypted, or compressed in a way that zipfile does not know
+        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
             raise FeedError(f"{self.name} cannot be read as .npz: {error}; write it with numpy.savez") from error
 
 
@@ -149,7 +151,7 @@ def read_npy(path: Path) -> Array:
         FeedError: no file, no .npy file, or one that holds Python objects.
     """
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise FeedError(f"no file {path}; check the path") from error
     except (OSError, EOFError, ValueError) as error:

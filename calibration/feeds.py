@@ -196,7 +196,11 @@ def _open(source: object, inputs: tuple[InputSpec, ...], batch_size: int | None,
 def _open_store(source: object) -> Store | None:
     """Stacked arrays, where `source` is such."""
     if isinstance(source, Mapping):
-        return Memory({str(name): np.asarray(array) for name, array in source.items()}, name=_name(source))
+        try:
+            arrays = {str(name): np.asarray(array) for name, array in source.items()}
+        except (ValueError, TypeError) as error:
+            raise FeedError(f"{_name(source)} cannot be stacked: {error}; give rows of one shape") from error
+        return Memory(arrays, name=_name(source))
     path = Path(source) if isinstance(source, str | Path) else None
     if path is None or not path.is_file():
         return None

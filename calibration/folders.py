@@ -39,7 +39,7 @@ class Folder:
             raise FeedError(f"{path} holds .npy files, the model has the inputs {names}; write .npz files")
         self.files: tuple[Path, ...] = tuple(plain or zipped)
         labels = path / f"{LABELS}.npy"
-        self._labels = read_npy(labels) if plain and labels.exists() else None
+        self._labels = np.atleast_1d(read_npy(labels)) if plain and labels.exists() else None
 
     @property
     def count(self) -> int:

@@ -10,6 +10,7 @@ from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.report import Report
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.functions import inline_functions
+from onnxpress.rewriter.invariants import check_operators
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.rules.activations import name_activations
 from onnxpress.rewriter.rules.affine import fold_affine
@@ -53,7 +54,12 @@ class Normalise(Pass):
     share_identical: bool = True
 
     def apply(self, model: Model, bench: Workbench) -> Report:
-        """Apply the rules in turn until none has anything to do."""
+        """Apply the rules in turn until none has anything to do.
+
+        Raises:
+            ModelError: a node is none that the model's opset knows.
+        """
+        check_operators(model)
         report, before, nodes = self.report(), model.weight_bytes(), len(model.graph.nodes)
         total = Outcome()
         if self.inline_functions:

@@ -43,14 +43,8 @@ class SitePass(Pass, ABC):
         Raises:
             ConfigError: one of them means nothing.
         """
-        for field in ("include", "exclude"):
-            globs = getattr(self, field)
-            if isinstance(globs, list):  # as it comes from a recipe
-                object.__setattr__(self, field, tuple(globs))
-            elif not isinstance(globs, tuple):
-                raise wrong(self, field, "be a list of globs")
-            if not all(isinstance(each, str) for each in globs):
-                raise wrong(self, field, "be a list of globs")
+        check_globs(self, "include")
+        check_globs(self, "exclude")
         check_count(self, "min_size", least=0)
 
     def candidates(self, model: Model, report: Report) -> list[Site]:
@@ -115,6 +109,18 @@ class Layout:
 def wrong(owner: Pass, field: str, requirement: str) -> ConfigError:
     """The error that names pass, field and value."""
     return ConfigError(f"{owner.name}: {field} must {requirement}, got {getattr(owner, field)!r}")
+
+
+def check_globs(owner: Pass, field: str) -> None:
+    """Make a list, as it comes from a recipe, a tuple; refuse what is no list of strings.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    globs = getattr(owner, field)
+    if not isinstance(globs, list | tuple) or not all(isinstance(each, str) for each in globs):
+        raise wrong(owner, field, "be a list of globs")
+    object.__setattr__(owner, field, tuple(globs))
 
 
 def check_fraction(owner: Pass, field: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxpress.rewriter.errors import OnnxpressError
+from onnxpress.rewriter.errors import ModelError, OnnxpressError
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 from onnxpress.rewriter.walk import graphs, nodes
 
@@ -40,6 +40,17 @@ def check(model: Model, interface: Interface) -> None:
         broken = list(rule(model, interface))
         if broken:
             raise InvariantError(f"{text}: {'; '.join(broken[:3])}" + (" …" if len(broken) > 3 else ""))
+
+
+def check_operators(model: Model) -> None:
+    """Refuse a model, before any pass touches it, whose nodes are none of its opset's.
+
+    Raises:
+        ModelError: names the first places.
+    """
+    broken = list(_known_operators(model, Interface.of(model)))
+    if broken:
+        raise ModelError(f"{'; '.join(broken[:3])}: export the model again")
 
 
 def _same_interface(model: Model, interface: Interface) -> Iterator[str]:

@@ -14,7 +14,7 @@ from onnxpress.rewriter.encode import encode_graph
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.names import NameAllocator
 from onnxpress.rewriter.save import save_skeleton
-from onnxpress.rewriter.skeleton import Skeleton, lift, to_bytes
+from onnxpress.rewriter.skeleton import Skeleton, lift, tensors, to_bytes
 from onnxpress.rewriter.specs import InputSpec
 from onnxpress.rewriter.walk import graphs
 from onnxpress.rewriter.weights import Array, Dense, Produced, Stored, Values, read, values_of
@@ -30,11 +30,14 @@ class Model:
         functions: local functions, as messages.
         header: everything else a ModelProto says (opsets, metadata, producer, training information).
         names: gives out names that are free in the whole model.
+        external: its weights lay in a file of their own.
+        files: that it was loaded from, also where no weight is read from them any more.
     """
 
-    def __init__(self, skeleton: Skeleton, *, external: bool = False) -> None:
+    def __init__(self, skeleton: Skeleton, *, external: bool = False, files: frozenset[Path] = frozenset()) -> None:
         _refuse_unknown_versions(skeleton.proto)
         self.external = external
+        self.files = files
         self.reset(skeleton)
 
     def reset(self, skeleton: Skeleton) -> None:
@@ -59,15 +62,22 @@ class Model:
         skeleton = lift(path)
         files = {values.source.path for values in skeleton.table if isinstance(values, Stored)}
         try:
-            return cls(skeleton, external=bool(files - {path}))
+            return cls(skeleton, external=bool(files - {path}), files=frozenset({path.absolute(), *files}))
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> Model:
-        """Take a model from memory; `proto` is not kept."""
+        """Take a model from memory; `proto` is not kept.
+
+        Raises:
+            ModelError: it is of an unknown version, or some of its weights are not in it.
+        """
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
+        for tensor in tensors(copy.graph):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                raise ModelError(f"tensor '{tensor.name}' lies in another file: load the model by its path")
         return cls(Skeleton(copy))
 
     def skeleton(self) -> Skeleton:
@@ -80,7 +90,7 @@ class Model:
 
     def clone(self) -> Model:
         """An independent model; the arrays of weights are shared, for nobody writes into them."""
-        return Model(self.skeleton(), external=self.external)
+        return Model(self.skeleton(), external=self.external, files=self.files)
 
     def to_proto(self) -> onnx.ModelProto:
         """The whole model as one message; for models well below 2 GB."""
@@ -102,9 +112,10 @@ class Model:
         Raises:
             ModelError: the file cannot be written, or is the model's own source.
         """
-        skeleton = self.skeleton()
-        external = self.external if external_data is None else external_data
-        return save_skeleton(skeleton, Path(path), external=external, overwrite_source=overwrite_source)
+        path = Path(path)
+        if not overwrite_source and path.exists() and any(f.samefile(path) for f in self.files if f.exists()):
+            raise ModelError(f"{path} is the input model: choose another output path")
+        return save_skeleton(self.skeleton(), path, external=self.external if external_data is None else external_data)
 
     @property
     def opset(self) -> int:

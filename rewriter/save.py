@@ -23,7 +23,7 @@ _PAGE, _WORD = 4096, 64
 _PAGED = 1 << 20
 
 
-def save_skeleton(skeleton: Skeleton, path: Path, *, external: bool, overwrite_source: bool) -> int:
+def save_skeleton(skeleton: Skeleton, path: Path, *, external: bool) -> int:
     """Write a model, its weights inside it or in one file beside it.
 
     The data file is named by its content, so the old model keeps the old data until the new model takes its place.
@@ -32,21 +32,28 @@ def save_skeleton(skeleton: Skeleton, path: Path, *, external: bool, overwrite_s
         Bytes written.
 
     Raises:
-        ModelError: the path is the model's own source, or cannot be written.
+        ModelError: the path cannot be written.
     """
     sources = [values.source for values in skeleton.table if isinstance(values, Stored)]
-    if not overwrite_source and path.exists() and any(s.path.samefile(path) for s in sources if s.path.exists()):
-        raise ModelError(f"{path} is the input model: choose another output path")
     if not path.parent.is_dir():
         raise ModelError(f"{path.parent}: no such folder")
     external = external or sum(values.nbytes for values in skeleton.table) > INLINE_LIMIT
     stale = _data_files(path) - {s.path.resolve() for s in sources}
+    fresh: Path | None = None
     try:
-        size = _save_external(skeleton, path) if external else 0
+        size = 0
+        if external:
+            beside = set(path.parent.iterdir())
+            file, size = _save_external(skeleton, path)
+            fresh = None if file in beside else file
         with replacing(path) as stream:
             sink(skeleton, stream)
-    except OSError as error:
-        raise ModelError(f"cannot write {path}: {error.strerror or error}") from error
+    except BaseException as error:
+        if fresh is not None:
+            fresh.unlink(missing_ok=True)  # no model names it
+        if isinstance(error, OSError):
+            raise ModelError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
     for old in stale - _data_files(path):
         old.unlink(missing_ok=True)
     return size + path.stat().st_size
@@ -55,9 +62,9 @@ def save_skeleton(skeleton: Skeleton, path: Path, *, external: bool, overwrite_s
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A stream whose content takes the place of `path` when the block ends well, and vanishes when it does not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -68,12 +75,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _save_external(skeleton: Skeleton, path: Path) -> int:
-    """Write the table to a file beside `path` and let the tensors point there."""
+def _save_external(skeleton: Skeleton, path: Path) -> tuple[Path, int]:
+    """Write the table to a file beside `path` and let the tensors point there; gives the file and its size."""
     marked = [tensor for tensor in tensors(skeleton.proto.graph) if is_marked(tensor)]
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with os.fdopen(descriptor, "wb") as stream:
             hashing = _Hashing(stream)
             spans = [_place(skeleton, tensor, hashing) for tensor in marked]
             stream.flush()
@@ -89,7 +96,7 @@ def _save_external(skeleton: Skeleton, path: Path) -> int:
         tensor.ClearField("external_data")
         for key, value in (("location", file.name), ("offset", str(offset)), ("length", str(length))):
             tensor.external_data.add(key=key, value=value)
-    return size
+    return file, size
 
 
 def _place(skeleton: Skeleton, tensor: onnx.TensorProto, stream: _Hashing) -> tuple[int, int]:
@@ -99,7 +106,7 @@ def _place(skeleton: Skeleton, tensor: onnx.TensorProto, stream: _Hashing) -> tu
     boundary = _PAGE if values.nbytes >= _PAGED else _WORD
     stream.write(bytes(-stream.tell() % boundary))
     offset = stream.tell()
-    values.write(stream)  # type: ignore[arg-type]
+    values.write(stream)
     return offset, values.nbytes
 
 
@@ -109,7 +116,7 @@ class _Hashing:
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream, self.hash = stream, hashlib.sha256()
 
-    def write(self, chunk: bytes) -> int:
+    def write(self, chunk: bytes | memoryview) -> int:
         self.hash.update(chunk)
         return self.stream.write(chunk)
 

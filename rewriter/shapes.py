@@ -90,7 +90,7 @@ def _by_symbols(proto: onnx.ModelProto) -> onnx.ModelProto | None:
     try:
         from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
-        better: onnx.ModelProto = SymbolicShapeInference.infer_shapes(proto, auto_merge=True)
+        better: onnx.ModelProto = SymbolicShapeInference.infer_shapes(proto, auto_merge=False)
     except ImportError:
         return None
     except Exception as error:  # as above

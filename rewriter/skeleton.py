@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from onnxpress.rewriter import wire
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.external import locate
-from onnxpress.rewriter.weights import LARGE, Source, Stored, Values, element_bits
+from onnxpress.rewriter.weights import LARGE, Source, Stored, Values
 
 MARK = "\x00table"
 """No file can be called so."""
@@ -42,6 +42,19 @@ class Skeleton:
     def values(self, tensor: onnx.TensorProto) -> Values | None:
         """The entry `tensor` stands for, or None if it carries its own content."""
         return self.table[_entry(tensor)] if is_marked(tensor) else None
+
+    def refuse_forged(self) -> None:
+        """Refuse a file whose own tensors carry marks: each entry of the table is stood for once, and by one of ours.
+
+        Raises:
+            ModelError: names the tensor.
+        """
+        free = {str(entry) for entry in range(len(self.table))}
+        for tensor in filter(is_marked, tensors(self.proto.graph)):
+            entries = [each.value for each in tensor.external_data[1:]]
+            if len(entries) != 1 or entries[0] not in free:
+                raise ModelError(f"tensor '{tensor.name}' names no external file")
+            free.discard(entries[0])
 
 
 def is_marked(tensor: onnx.TensorProto) -> bool:
@@ -75,6 +88,10 @@ def lift(path: Path) -> Skeleton:
         raise ModelError(f"{path}: {error}") from error
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one: {error}") from error
+    try:
+        skeleton.refuse_forged()
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     _adopt_external(skeleton, path)
     return skeleton
 
@@ -151,7 +168,10 @@ def _adopt_external(skeleton: Skeleton, path: Path) -> None:
         except (ModelError, ValueError) as error:
             raise ModelError(f"{path}: tensor '{tensor.name}': {error}") from error
         source = sources.get(file) or sources.setdefault(file, Source(file))
-        values = Stored(_dims(tensor), tensor.data_type, source, offset)
+        try:
+            values = Stored(_dims(tensor), tensor.data_type, source, offset)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
         if length not in (-1, values.nbytes) or offset < 0 or offset + values.nbytes > source.size:
             raise ModelError(
                 f"{path}: tensor '{tensor.name}' of shape {list(tensor.dims)} needs {values.nbytes} bytes at {offset} "
@@ -164,7 +184,8 @@ def _adopt_external(skeleton: Skeleton, path: Path) -> None:
 def _dims(tensor: onnx.TensorProto) -> tuple[int, ...]:
     if any(d < 0 for d in tensor.dims):
         raise ModelError(f"tensor '{tensor.name}' has a negative size: {list(tensor.dims)}")
-    element_bits(tensor.data_type)
+    if tensor.data_type == onnx.TensorProto.STRING:  # bytes of a file would be taken for pointers to Python objects
+        raise ModelError(f"tensor '{tensor.name}' is of text, which has no raw form: export the model again")
     return tuple(tensor.dims)
 
 

@@ -15,7 +15,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -65,6 +65,13 @@ def element_bits(element_type: int) -> int:
     return numpy_dtype(element_type).itemsize * 8
 
 
+class Sink(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, chunk: bytes | memoryview, /) -> object:
+        """Take all of the bytes."""
+
+
 class Values(LazyValues):  # type: ignore[misc]  # graphsurgeon has no types
     """Values of a constant, with shape and dtype known without reading them.
 
@@ -85,7 +92,7 @@ class Values(LazyValues):  # type: ignore[misc]  # graphsurgeon has no types
     def load(self) -> Array:
         """The values as an array the caller must not write into."""
 
-    def write(self, stream: IO[bytes]) -> None:
+    def write(self, stream: Sink) -> None:
         """Write the stored bytes (little-endian, packed)."""
         write_array(self.load(), stream)
 
@@ -107,7 +114,7 @@ class Stored(Values):
             return numpy_helper.to_array(packed)
         return self.source.map(self.dtype, self.offset, self.shape)
 
-    def write(self, stream: IO[bytes]) -> None:
+    def write(self, stream: Sink) -> None:
         """Copy the span in chunks."""
         self.source.copy(self.offset, self.nbytes, stream)
 
@@ -135,13 +142,20 @@ class SparseForm(Values):
         self.tensor = sparse
 
     def load(self) -> Array:
-        """Scatter the values into a dense array."""
-        dense = np.zeros(self.shape, self.dtype)
-        indices, values = numpy_helper.to_array(self.tensor.indices), numpy_helper.to_array(self.tensor.values)
-        if indices.ndim == 1:
-            dense.reshape(-1)[indices] = values
-        else:
-            dense[tuple(indices.T)] = values
+        """Scatter the values into a dense array.
+
+        Raises:
+            ModelError: an index lies outside of the shape, or memory does not hold that.
+        """
+        try:
+            dense = np.zeros(self.shape, self.dtype)
+            indices, values = numpy_helper.to_array(self.tensor.indices), numpy_helper.to_array(self.tensor.values)
+            if indices.ndim == 1:
+                dense.reshape(-1)[indices] = values
+            else:
+                dense[tuple(indices.T)] = values
+        except (ValueError, TypeError, IndexError, MemoryError) as error:
+            raise ModelError(f"sparse tensor '{self.tensor.values.name}' does not fit its shape: {error}") from error
         return dense
 
 
@@ -198,7 +212,7 @@ class Streamed(Values):
             raise ValueError(f"promised {flat.size} elements, computed {end}")
         return array
 
-    def write(self, stream: IO[bytes]) -> None:
+    def write(self, stream: Sink) -> None:
         """Compute and write one piece after the other."""
         for piece in self.pieces():
             write_array(piece, stream)
@@ -222,7 +236,7 @@ class Source:
             raise ModelError(f"{self.path} became shorter while it was in use")
         return np.memmap(self.stream, dtype=dtype, mode="r", offset=offset, shape=shape or (1,)).reshape(shape)
 
-    def copy(self, offset: int, length: int, stream: IO[bytes]) -> None:
+    def copy(self, offset: int, length: int, stream: Sink) -> None:
         """Copy a span into `stream`, a chunk at a time."""
         for start in range(offset, offset + length, CHUNK):
             chunk = os.pread(self.stream.fileno(), min(CHUNK, offset + length - start), start)
@@ -248,7 +262,7 @@ def read(constant: gs.Constant) -> Array:
     return array
 
 
-def write_array(array: Array, stream: IO[bytes]) -> None:
+def write_array(array: Array, stream: Sink) -> None:
     """Write an array as ONNX stores it: C order, little-endian, 4-bit types packed."""
     if array.dtype.kind == "O":
         raise ValueError("strings have no raw form")

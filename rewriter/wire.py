@@ -23,6 +23,8 @@ _PATHS: dict[str, dict[int, str]] = {
     "Attribute": {5: "Tensor", 6: "Graph"},
 }
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+DEEPEST = 100
+"""Messages inside each other that protobuf reads at most."""
 RAW_DATA = 9
 
 
@@ -120,7 +122,13 @@ def fields(buffer: Buffer, start: int, end: int) -> Iterator[Field]:
 
 
 def rewrite(
-    buffer: Buffer, on_tensor: OnTensor, *, least: int, span: tuple[int, int] | None = None, message: str = "Model"
+    buffer: Buffer,
+    on_tensor: OnTensor,
+    *,
+    least: int,
+    span: tuple[int, int] | None = None,
+    message: str = "Model",
+    depth: int = 0,
 ) -> Rope:
     """Copy a message with its tensors replaced by what `on_tensor` gives for them.
 
@@ -130,7 +138,13 @@ def rewrite(
         least: messages with fewer bytes are copied unread.
         span: where in `buffer` the message lies; all of it by default.
         message: its type.
+        depth: messages around it.
+
+    Raises:
+        ModelError: the bytes are no protobuf message, end too early, or nest deeper than protobuf reads.
     """
+    if depth > DEEPEST:
+        raise ModelError(f"not an ONNX file: more than {DEEPEST} messages lie inside each other")
     start, end = span or (0, len(buffer))
     paths, out = _PATHS[message], Rope()
     pending = start  # fields kept as they are go out in one slice
@@ -141,7 +155,7 @@ def rewrite(
         if inner == "Tensor":
             new = on_tensor(buffer, each.value, each.end)
         else:
-            new = rewrite(buffer, on_tensor, least=least, span=(each.value, each.end), message=inner)
+            new = rewrite(buffer, on_tensor, least=least, span=(each.value, each.end), message=inner, depth=depth + 1)
         if new is not None:
             out.append(buffer[pending : each.start])
             out.nest(length_tag(each.number), new)

@@ -11,9 +11,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxpress.passes.base import Pass, PassResult, Workbench
-from onnxpress.passes.encode.evaluate import BATCH, decoded_weights, evaluate, extract, is_decoding
+from onnxpress.passes.encode.evaluate import BATCH, decoded_weights, extract, is_decoding
 from onnxpress.passes.report import Report
 from onnxpress.rewriter.edits import detach, sweep, to_constant
+from onnxpress.rewriter.evaluate import evaluate
 from onnxpress.rewriter.functions import DECODING_DOMAIN
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.walk import nodes

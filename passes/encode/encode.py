@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.encode.choose import choose
-from onnxpress.passes.encode.evaluate import BATCH, decoded_weights, evaluate, extract, is_decoding
+from onnxpress.passes.encode.evaluate import BATCH, decoded_weights, extract, is_decoding
 from onnxpress.passes.encode.functions import OLDEST_OPSET
 from onnxpress.passes.encode.parts import narrower, take_apart
 from onnxpress.passes.encode.plans import LAYOUTS, MOST_DISTINCT, Facts, Option, options
@@ -22,8 +22,9 @@ from onnxpress.passes.encode.writer import Writer, shared_costs
 from onnxpress.passes.kernels.arrays import Array, bits_of
 from onnxpress.passes.kernels.packing import survey
 from onnxpress.passes.report import Report
+from onnxpress.passes.selection import check_count, check_globs, wrong
 from onnxpress.rewriter.edits import output_ids, redirect, sweep
-from onnxpress.rewriter.errors import ConfigError
+from onnxpress.rewriter.evaluate import evaluate
 from onnxpress.rewriter.invariants import InvariantError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
@@ -109,9 +110,6 @@ class Encode(Pass):
         exclude: the same; these stay as they are.
         layouts: those to choose from. Without `mask` files may be a tenth larger, but load in less memory.
         least_saving: bytes that encoding a weight must save; each costs about 0.5 ms when a session is created.
-
-    Raises:
-        ConfigError: an unknown layout, or `least_saving` is negative.
     """
 
     name: ClassVar[str] = "encode"
@@ -121,11 +119,16 @@ class Encode(Pass):
     least_saving: int = 64
 
     def __post_init__(self) -> None:
-        """Check the options."""
-        if unknown := set(self.layouts) - set(LAYOUTS):
-            raise ConfigError(f"layouts must be of {', '.join(LAYOUTS)}, not {sorted(unknown)[0]!r}")
-        if self.least_saving < 0:
-            raise ConfigError(f"least_saving must be at least 0, not {self.least_saving}")
+        """Check the options.
+
+        Raises:
+            ConfigError: one of them means nothing.
+        """
+        check_globs(self, "include")
+        check_globs(self, "exclude")
+        if not set(self.layouts) <= set(LAYOUTS):
+            raise wrong(self, "layouts", f"be of {', '.join(LAYOUTS)}")
+        check_count(self, "least_saving", least=0)
 
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Survey every weight, choose for all of them together, then encode and check one after another."""

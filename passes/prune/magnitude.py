@@ -126,8 +126,10 @@ class _Cut:
 
     def now(self, weight: Array) -> Pruned:
         """The pruned weight."""
-        if isinstance(self.pattern, NofM) or self.threshold is None:
-            return self.pattern.cut(self.layout, weight)  # type: ignore[call-arg]
+        if isinstance(self.pattern, NofM):
+            return self.pattern.cut(self.layout, weight)
+        if self.threshold is None:
+            raise ValueError("single weights and blocks go by a threshold")
         return self.pattern.cut(self.layout, weight, self.threshold)
 
     def later(self, old: Values) -> Values:

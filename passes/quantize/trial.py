@@ -81,7 +81,7 @@ def try_layers(
     totals = {name: Total() for pair in names for name in pair}
     feed = bench.feed
     watch(twins.model, totals, replace(bench, feed=None if feed is None else some(feed)))
-    return [_decibels(totals[signal].value, totals[noise].value) for signal, noise in names]
+    return [decibels(totals[signal].value, totals[noise].value) for signal, noise in names]
 
 
 def some(feed: Feed) -> Feed:
@@ -89,10 +89,11 @@ def some(feed: Feed) -> Feed:
     return feed if feed.count is not None and feed.count <= BATCHES else feed.split(BATCHES)[0]
 
 
-def _decibels(signal: float, noise: float) -> float:
+def decibels(signal: float, noise: float) -> float:
+    """The ratio of two sums of squares; −inf, too, where one is beyond float32 and tells nothing of the layer."""
     if not noise:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    return 10 * math.log10(signal / noise) if signal and math.isfinite(signal + noise) else -math.inf
 
 
 class _Twins:

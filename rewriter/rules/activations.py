@@ -24,11 +24,15 @@ def name_activations(model: Model, shapes: Shapes) -> Outcome:
     outcome = Outcome()
     public = output_ids(model)
     for graph in graphs(model.graph):
+        inside = {id(node) for node in graph.nodes}
         for node in list(graph.nodes):
             slope = _slope(node)
-            if slope is None:
+            # ONNX Runtime computes HardSigmoid in float32, and float16 by way of it; no other type
+            if slope is None or shapes.dtype(node.inputs[0]) not in (np.float32, np.float16):
                 continue
             product = _only_source(node, 0, "Mul", public)
+            if product is not None and id(product) not in inside:
+                continue  # it belongs to an outer graph, which cannot read what this one computes
             places = [(node, 0)] if product is None else [(product, 0), (product, 1)]
             for outer, index in places:
                 if (found := _hard_sigmoid(outer, index, slope, public)) is None:

@@ -88,8 +88,7 @@ class _Fold:
         channels = _channels(node)
         if channels is None or _bias(node, channels) is None:
             return [], None
-        rank = _rank(node, self.shapes)
-        axis = rank - 1 if node.op == "MatMul" else 1
+        rank, axis = _place(node, self.shapes)
         chain: list[gs.Node] = []
         total = _Map(np.ones(channels), np.zeros(channels))
         tensor = node.outputs[0]
@@ -107,7 +106,7 @@ def _step(node: gs.Node, x: gs.Tensor, channels: int, rank: int, axis: int) -> _
     """What `node` does to each channel of `x`, if it is an affine map with constants."""
     if node.domain not in _STANDARD:
         return None
-    if node.op == "BatchNormalization":
+    if node.op == "BatchNormalization":  # of axis 1, which is that of the channels only where the rank says so
         return _batch_norm(node, x, channels) if axis == 1 else None
     if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
         return None
@@ -169,11 +168,12 @@ def _channels(node: gs.Node) -> int | None:
     return int(weight.shape[0 if node.attrs.get("transB", 0) else 1])
 
 
-def _rank(node: gs.Node, shapes: Shapes) -> int:
-    """Rank of what the layer writes; that of a MatMul is at least 2 where it is not known."""
+def _place(node: gs.Node, shapes: Shapes) -> tuple[int, int]:
+    """Rank of what the layer writes, and the axis of its channels; of a MatMul of unknown rank 1 and the last, -1."""
     if node.op == "MatMul":
-        return len(shapes.shape(node.outputs[0]) or (None, None))
-    return 2 if node.op == "Gemm" else len(node.inputs[1].shape)
+        shape = shapes.shape(node.outputs[0])
+        return (1, -1) if shape is None else (len(shape), len(shape) - 1)
+    return (2 if node.op == "Gemm" else len(node.inputs[1].shape)), 1
 
 
 def _bias(node: gs.Node, channels: int) -> Array | None:

@@ -16,12 +16,11 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxpress.rewriter.edits import output_ids, to_constant
-from onnxpress.rewriter.encode import encode_node, encode_tensor
 from onnxpress.rewriter.errors import ModelError
+from onnxpress.rewriter.evaluate import constant_model, evaluate
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.rules.outcome import Outcome
 from onnxpress.rewriter.shapes import Shapes
-from onnxpress.rewriter.skeleton import Skeleton, to_bytes
 from onnxpress.rewriter.walk import graphs
 from onnxpress.rewriter.weights import Array, Dense, Produced, Values, values_of
 
@@ -87,7 +86,7 @@ def _promise_moves(graph: gs.Graph, shapes: Shapes, outputs: set[int]) -> int:
             continue
         out = node.outputs[0]
         shape, dtype, before = shapes.static(out), shapes.dtype(out), values_of(node.inputs[0])
-        if before.nbytes < LAZY or shape is None or dtype is None or id(out) in outputs or _sub_byte(before, dtype):
+        if before.nbytes < LAZY or shape is None or dtype is None or id(out) in outputs or not _plain(before, dtype):
             continue
         attrs = dict(node.attrs)
         to_constant(graph, out, _moved(before, move, shape, dtype, attrs))
@@ -101,8 +100,9 @@ def _moved(
     return Produced(shape, dtype, lambda: move(before.load(), shape, dtype, attrs))
 
 
-def _sub_byte(values: Values, dtype: np.dtype[Any]) -> bool:
-    return "4" in values.dtype.name[-2:] or dtype.kind not in "fiubV" or values.dtype == object
+def _plain(values: Values, dtype: np.dtype[Any]) -> bool:
+    """Whether NumPy moves and casts the values as ONNX does; it does not saturate float8, nor know packed types."""
+    return all(each.kind in "fiub" or each.name == "bfloat16" for each in (values.dtype, dtype))
 
 
 def _find(graph: gs.Graph, outputs: set[int]) -> _Found:
@@ -165,26 +165,11 @@ def _evaluate(model: Model, found: _Found, wanted: Sequence[gs.Tensor]) -> list[
 
 
 def _run(model: Model, found: _Found, wanted: Sequence[gs.Tensor]) -> list[tuple[gs.Tensor, Array]]:
-    import onnxruntime  # heavy, and needed only where something folds
-
     nodes = _behind(found, wanted)
-    skeleton = Skeleton(onnx.ModelProto())
-    skeleton.proto.ir_version = max(model.header.ir_version, 4)
-    skeleton.proto.opset_import.extend(model.header.opset_import)
-    graph = skeleton.proto.graph
-    graph.name = "constants"
-    graph.node.extend(encode_node(node, skeleton) for node in nodes)
     constants = {id(t): t for node in nodes for t in node.inputs if isinstance(t, gs.Constant)}
-    graph.initializer.extend(encode_tensor(c, skeleton) for c in constants.values())
-    graph.output.extend(onnx.ValueInfoProto(name=t.name) for t in wanted)
     if sum(values_of(c).nbytes for c in constants.values()) > BATCH:
         raise ModelError("too much to evaluate at once")
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(to_bytes(skeleton), options, providers=["CPUExecutionProvider"])
-    arrays = session.run([t.name for t in wanted], {})
-    return [(t, a) for t, a in zip(wanted, arrays, strict=True) if isinstance(a, np.ndarray) and a.dtype != object]
+    return list(zip(wanted, evaluate(constant_model(model, nodes, wanted), optimise=False), strict=True))
 
 
 def _behind(found: _Found, wanted: Sequence[gs.Tensor]) -> list[gs.Node]:

@@ -143,17 +143,17 @@ def _axes(node: gs.Node) -> list[int] | None:
 
 def _find_written(graph: gs.Graph, plan: _Plan, public: set[int]) -> None:
     """Note every view that some reader needs as it is."""
-    handled = _handled(graph, plan)
+    free = _free_of_views(graph, plan)
     for node in graph.nodes:
         for tensor in node.outputs:
             view = plan.views.get(id(tensor))
             if view is None or view.perm == _unmoved(len(view.perm)):
                 continue
-            if any(id(reader) not in handled for reader in tensor.outputs) or id(tensor) in public:
+            if any(id(reader) not in free for reader in tensor.outputs) or id(tensor) in public:
                 plan.written.setdefault((id(view.base), view.perm), tensor)
 
 
-def _handled(graph: gs.Graph, plan: _Plan) -> set[int]:
+def _free_of_views(graph: gs.Graph, plan: _Plan) -> set[int]:
     """Nodes that need no view written out: they work on bases, or are Transposes themselves."""
     return {id(node) for node, _ in plan.moved} | {id(node) for node in graph.nodes if _is_transpose(node)}
 
@@ -161,7 +161,7 @@ def _handled(graph: gs.Graph, plan: _Plan) -> set[int]:
 def _carry_out(model: Model, graph: gs.Graph, plan: _Plan) -> None:
     readers = {id(t): list(t.outputs) for n in graph.nodes for t in n.outputs if id(t) in plan.views}
     tensors = {id(t): t for n in graph.nodes for t in n.outputs if id(t) in plan.views}
-    handled = _handled(graph, plan)
+    free = _free_of_views(graph, plan)
     public = output_ids(model)
     for node, perm in plan.moved:
         _rebase(model, node, perm, plan)
@@ -169,7 +169,7 @@ def _carry_out(model: Model, graph: gs.Graph, plan: _Plan) -> None:
     for key, tensor in tensors.items():
         view = plan.views[key]
         identity = view.perm == _unmoved(len(view.perm))
-        kept = [r for r in readers[key] if id(r) not in handled]
+        kept = [r for r in readers[key] if id(r) not in free]
         if (not kept and key not in public) or (identity and view.base is tensor):
             continue
         place = (id(view.base), view.perm)

@@ -78,3 +78,21 @@ def test_arrays_in_memory_are_sliced_without_a_copy():
     assert pieces[0].base is array
     np.testing.assert_array_equal(pieces[1], [3, 4])
     assert store.read("x") is array
+
+
+def test_an_encrypted_npz_is_one_error(tmp_path):
+    path = tmp_path / "e.npz"
+    np.savez(path, x=np.ones(4))
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\3\4") + 6] |= 1
+    content[content.find(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(FeedError, match="encrypted"):
+        Npz(path)
+
+
+def test_a_zip_file_called_npy_is_one_error(tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.ones(4))
+    path = (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(FeedError, match=r"x\.npy cannot be read as \.npy"):
+        read_npy(path)

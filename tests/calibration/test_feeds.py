@@ -8,6 +8,7 @@ import pytest
 from onnxpress.calibration.batches import Sample
 from onnxpress.calibration.feeds import Feed, open_feed
 from onnxpress.rewriter.errors import ConfigError, FeedError
+from onnxpress.rewriter.specs import InputSpec
 
 
 def dicts(n, labelled=True):
@@ -166,3 +167,8 @@ def test_refuses_options_that_mean_nothing(x_spec):
         open_feed(dicts(1), inputs=x_spec, batch_size=2)
     with pytest.raises(ConfigError, match="0 samples is too few"):
         open_feed(dicts(1), inputs=x_spec, limit=0)
+
+
+def test_refuses_rows_of_different_shapes():
+    with pytest.raises(FeedError, match="the arrays cannot be stacked"):
+        open_feed({"x": [[1.0, 2.0], [1.0]]}, inputs=[InputSpec("x", np.dtype(np.float32), (None, 2))])

@@ -72,3 +72,10 @@ def test_refuses_npy_files_for_several_inputs(tmp_path, x_spec):
     np.save(tmp_path / "a.npy", np.zeros((2, 4)))
     with pytest.raises(FeedError, match=r"the model has the inputs x, y; write .npz files"):
         Folder(tmp_path, [*x_spec, InputSpec("y", np.dtype("float32"), ("n",))])
+
+
+def test_one_label_without_an_axis(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((1, 4), np.float32))
+    np.save(tmp_path / "labels.npy", np.array(3))
+    (batch,) = Folder(tmp_path, [InputSpec("x", np.dtype(np.float32), (None, 4))])
+    np.testing.assert_array_equal(batch["labels"], [3])

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 
 from onnxpress.passes.normalise import Normalise
+from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model
 
 DECOMPOSED = """<ir_version: 8, opset_import: ["": 17]>
@@ -84,3 +85,10 @@ def test_says_when_weights_grow(tmp_path: Path) -> None:
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((64, 64), np.float16), "w"))
     report = Normalise()(Model.from_proto(proto)).report
     assert "take 16,384 bytes, 8,192 before" in report.warnings[0]
+
+
+@pytest.mark.parametrize("node", ["Add(x)", "Conv()", "Shape()", "NoSuchOperator(x)"])
+def test_refuses_nodes_that_the_opset_does_not_know(node: str) -> None:
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (y) {{ y = {node} }}')
+    with pytest.raises(ModelError, match="export the model again"):
+        Normalise()(Model.from_proto(proto))

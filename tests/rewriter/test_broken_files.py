@@ -7,8 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxpress.rewriter import wire
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.skeleton import MARK
 
 
 def good() -> onnx.ModelProto:
@@ -119,3 +121,56 @@ def test_a_name_defined_twice(tmp_path: Path) -> None:
     model.graph.node.append(model.graph.node[0])
     onnx.save(model, path)
     assert "two nodes give the tensor 'y'" in refused(path)
+
+
+@pytest.mark.parametrize("entry", [["0"], ["99"], ["x"], []])
+def test_a_mark_of_our_own_in_the_file(tmp_path: Path, entry: list[str]) -> None:
+    model, path = good(), tmp_path / "m.onnx"
+    forged = model.graph.initializer.add(name="v", data_type=TensorProto.FLOAT, dims=[600])
+    forged.data_location = TensorProto.EXTERNAL
+    for key, value in [("location", MARK), *(("offset", each) for each in entry)]:
+        forged.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    assert "names no external file" in refused(path)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(("kind", "why"), [(TensorProto.STRING, "is of text"), (77, "element type 77 is unknown")])
+def test_element_types_that_have_no_raw_form(tmp_path: Path, inside: bool, kind: int, why: str) -> None:
+    (tmp_path / "m.bin").write_bytes(bytes(4800))
+    model, path = good(), tmp_path / "m.onnx"
+    tensor = model.graph.initializer[0]
+    tensor.data_type, tensor.raw_data = kind, bytes(4800)
+    if not inside:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="m.bin")
+    path.write_bytes(model.SerializeToString())
+    assert why in refused(path)
+
+
+def test_messages_inside_each_other_without_end(tmp_path: Path) -> None:
+    content, path = b"\x0a\x02hi" * 600, tmp_path / "m.onnx"
+    for _ in range(1000):
+        for number in (6, 5, 1):  # the graph of an attribute of a node of a graph
+            content = wire.length_tag(number) + wire.varint(len(content)) + content
+    path.write_bytes(wire.length_tag(7) + wire.varint(len(content)) + content)
+    assert "lie inside each other" in refused(path)
+
+
+def test_a_model_in_memory_whose_weights_are_elsewhere() -> None:
+    model = good()
+    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    with pytest.raises(ModelError, match="'w' lies in another file: load the model by its path"):
+        Model.from_proto(model)
+
+
+@pytest.mark.parametrize(("index", "side"), [(100, 4), (1, 1 << 24)])
+def test_a_sparse_tensor_that_does_not_fit_its_shape(index: int, side: int) -> None:
+    model = good()
+    values = numpy_helper.from_array(np.ones(1, np.float32), "v")
+    places = numpy_helper.from_array(np.array([index]), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [side, side]))
+    loaded = Model.from_proto(model)
+    with pytest.raises(ModelError, match="sparse tensor 'v' does not fit its shape"):
+        loaded.array(loaded.constants()[1])

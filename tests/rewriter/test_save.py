@@ -88,3 +88,24 @@ def test_replacing_keeps_usual_permissions(tmp_path: Path) -> None:
         stream.write(b"1")
     (tmp_path / "b").write_bytes(b"1")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+@pytest.mark.parametrize("size", [2000, 4])
+def test_never_overwrites_a_source_that_no_weight_is_read_from(tmp_path: Path, parse, size: int) -> None:
+    path = tmp_path / "m.onnx"
+    weight = np.ones(size, np.float32)
+    onnx.save(parse(f"g (float[{size}] x) => (float[{size}] y) {{ y = Add(x, w) }}", w=weight).to_proto(), path)
+    model = Model.load(path)
+    model.replace_weight(model.constants()[0], weight * 2)
+    with pytest.raises(ModelError, match="is the input model: choose another"):
+        model.clone().save(path)
+
+
+def test_a_save_that_fails_at_the_model_file_leaves_no_data_file(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(tmp_path)
+    monkeypatch.setattr("onnxpress.rewriter.save.sink", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
+    with pytest.raises(ModelError, match="disk full"):
+        Model.load(source).save(tmp_path / "out.onnx", external_data=True)
+    assert files(tmp_path) == before

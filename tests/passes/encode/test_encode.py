@@ -281,10 +281,15 @@ def test_a_sparse_initializer_is_measured_as_it_is_stored(make_model, make_weigh
 
 
 def test_rejects_an_unknown_layout():
-    with pytest.raises(ConfigError, match="not 'huffman'"):
+    with pytest.raises(ConfigError, match=r"layouts must be of plain, .*, got .*'huffman'"):
         Encode(layouts=("mask", "huffman"))
 
 
 def test_rejects_a_negative_saving():
-    with pytest.raises(ConfigError, match="least_saving must be at least 0, not -1"):
+    with pytest.raises(ConfigError, match="least_saving must be a whole number of at least 0, got -1"):
         Encode(least_saving=-1)
+
+
+def test_rejects_globs_that_are_no_list():
+    with pytest.raises(ConfigError, match=r"exclude must be a list of globs, got '\*head\*'"):
+        Encode(exclude="*head*")

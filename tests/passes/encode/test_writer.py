@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress.passes.encode.evaluate import evaluate, extract
+from onnxpress.passes.encode.evaluate import extract
 from onnxpress.passes.encode.parts import narrower, take_apart
 from onnxpress.passes.encode.plans import MOST_DISTINCT, Facts, Plan, options
 from onnxpress.passes.encode.writer import Writer
 from onnxpress.passes.kernels.packing import survey
+from onnxpress.rewriter.evaluate import evaluate
 
 OPSETS = (11, 12, 13, 17, 21, 24)
 NARROW = tuple(np.dtype(d) for d in ("float16", "float32", ml_dtypes.bfloat16))

@@ -50,7 +50,7 @@ def geometries(draw: st.DrawFn, dims: tuple[int, ...] = (1, 2, 3), least: int = 
 
 
 @pytest.fixture(scope="module")
-def convolution(build_once: Callable[..., Model]) -> Callable[[Case], tuple[Model, np.ndarray]]:
+def convolution(build: Callable[..., Model]) -> Callable[[Case], tuple[Model, np.ndarray]]:
     """The model of a case, and an input for it."""
 
     def make(case: Case) -> tuple[Model, np.ndarray]:
@@ -60,7 +60,7 @@ def convolution(build_once: Callable[..., Model]) -> Callable[[Case], tuple[Mode
             weights["b"] = rng.standard_normal(case["kernel"][0]).astype(np.float32)
         node = helper.make_node("Conv", ["x", *weights], ["y"], name="conv", **case["attrs"])
         x = rng.standard_normal((2, case["kernel"][1], *case["sizes"])).astype(np.float32)
-        return build_once([node], weights, x=("n", case["kernel"][1], *[None] * len(case["sizes"]))), x
+        return build([node], weights, x=("n", case["kernel"][1], *[None] * len(case["sizes"]))), x
 
     return make
 

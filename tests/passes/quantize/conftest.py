@@ -1,23 +1,14 @@
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
 from onnxpress.calibration.feeds import open_feed
 from onnxpress.passes.base import Workbench
 from onnxpress.rewriter.model import Model
-
-
-@pytest.fixture
-def build() -> Callable[..., Model]:
-    """Builds a float model of nodes and weights with the input x and the output y."""
-    return _build
 
 
 @pytest.fixture
@@ -29,18 +20,12 @@ def bench() -> Callable[..., Workbench]:
 
 
 @pytest.fixture
-def run() -> Callable[..., list[NDArray]]:
-    """What ONNX Runtime computes."""
-    return lambda model, x, **others: _session(model).run(None, {"x": x, **others})
-
-
-@pytest.fixture
-def fused(tmp_path: Path) -> Callable[[Model], Counter]:
+def fused(tmp_path: Path, open_session) -> Callable[[Model], Counter]:
     """Counts the operators that ONNX Runtime's own rewriting leaves."""
 
     def count(model: Model) -> Counter:
         path = tmp_path / "optimised.onnx"
-        _session(model, str(path))
+        open_session(model, str(path))
         return Counter(node.op_type for node in onnx.load(path).graph.node)
 
     return count
@@ -49,28 +34,3 @@ def fused(tmp_path: Path) -> Callable[[Model], Counter]:
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-def _build(
-    nodes: Sequence[onnx.NodeProto],
-    weights: Mapping[str, NDArray],
-    *,
-    x: Sequence[int | str],
-    outputs: Sequence[str] = ("y",),
-    dtype: int = onnx.TensorProto.FLOAT,
-    gives: int | None = None,
-    opset: int = 17,
-) -> Model:
-    ends = [helper.make_tensor_value_info(name, gives or dtype, None) for name in outputs]
-    graph = helper.make_graph(nodes, "test", [helper.make_tensor_value_info("x", dtype, x)], ends)
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
-    return Model.from_proto(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)]))
-
-
-def _session(model: Model, optimised: str = "") -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    options.optimized_model_filepath = optimised
-    content = model.to_proto().SerializeToString()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

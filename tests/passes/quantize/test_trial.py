@@ -6,7 +6,7 @@ from onnx import helper
 
 from onnxpress.calibration.feeds import open_feed
 from onnxpress.passes.kernels.affine import INT8_SYMMETRIC, UINT8, affine_scale, dequantize, quantize
-from onnxpress.passes.quantize.trial import BATCHES, Candidate, Total, some, try_layers
+from onnxpress.passes.quantize.trial import BATCHES, Candidate, Total, decibels, some, try_layers
 from onnxpress.rewriter.weights import read
 
 
@@ -69,3 +69,8 @@ def test_totals_add_up():
     other.update(np.array(3.0))
     one.merge(other)
     assert one.state() == {"value": 5.0}
+
+
+@pytest.mark.parametrize(("signal", "noise"), [(1.0, np.inf), (np.inf, np.inf), (np.inf, 1.0), (np.nan, np.nan)])
+def test_does_not_trust_sums_beyond_float32(signal: float, noise: float) -> None:
+    assert decibels(signal, noise) == -np.inf

@@ -48,3 +48,28 @@ def test_names_what_was_written_out(parse, run, body: str, left: list[str]) -> N
 def test_leaves_what_is_something_else(parse, body: str) -> None:
     model = name(parse, body)
     assert not name_activations(model, infer_shapes(model))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32])
+def test_leaves_types_that_onnx_runtime_has_no_hard_sigmoid_for(parse, run, dtype) -> None:
+    kind = {np.float64: "double", np.int32: "int32"}[dtype]
+    weights = {key: np.asarray(NUMBERS[key], dtype) for key in ("three", "zero", "six")}
+    model = parse(
+        f"g ({kind}[33] x) => ({kind}[33] y) {{ a = Add(x, three) b = Clip(a, zero, six) y = Div(b, six) }}", **weights
+    )
+    assert not name_activations(model, infer_shapes(model))
+    run(model, x=X.astype(dtype))
+
+
+def test_leaves_a_product_of_an_outer_graph(parse) -> None:
+    model = parse(
+        """g (float[33] x, bool c) => (float[33] y) {
+            a = Add(x, three) b = Clip(a, zero, six) p = Mul(x, b)
+            y = If(c) <
+                then_branch = t () => (float[33] r) { d = Div(p, six) r = Relu(d) },
+                else_branch = e () => (float[33] q) { q = Relu(x) }
+            >
+        }""",
+        **{key: np.asarray(value, np.float32) for key, value in NUMBERS.items()},
+    )
+    assert not name_activations(model, infer_shapes(model))

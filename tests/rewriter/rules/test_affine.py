@@ -135,3 +135,21 @@ def test_does_not_overflow_float16(parse) -> None:
     text = "g (float16[1,4,6,6] x) => (float16 y) { a = Conv(x, w) y = Mul(a, s) }"
     half = {"w": f32(6, 4, 3, 3).astype(np.float16), "s": np.full((6, 1, 1), 60000, np.float16)}
     assert "overflows float16" in fold(parse(text, **half)).left[0][1]
+
+
+def test_leaves_a_batch_norm_after_a_matmul_of_unknown_rank(parse, run) -> None:
+    random = np.random.default_rng(0)
+    text = """g (float[n] x, int64[k] s) => (y) {
+        r = Reshape(x, s) m = MatMul(r, w) y = BatchNormalization(m, scale, zero, zero, one)
+    }"""
+    model = parse(
+        text,
+        w=random.standard_normal((4, 4)).astype(np.float32),
+        scale=np.arange(1, 5, dtype=np.float32),
+        zero=np.zeros(4, np.float32),
+        one=np.ones(4, np.float32),
+    )
+    x, s = random.standard_normal(32).astype(np.float32), np.array([2, 4, 4])
+    before = run(model, x=x, s=s)[0]
+    fold_affine(model, infer_shapes(model))
+    np.testing.assert_array_equal(run(model, x=x, s=s)[0], before)

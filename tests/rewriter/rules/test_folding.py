@@ -91,3 +91,23 @@ def test_folds_inside_branches(parse, run) -> None:
     fold(model)
     assert [n.op for n in model.graph.nodes[0].attrs["then_branch"].nodes] == ["Mul"]
     np.testing.assert_array_equal(run(model, x=np.ones(2, np.float32), c=np.array(True))[0], [-2, -2])
+
+
+@pytest.mark.parametrize(("to", "name"), [(16, "bfloat16"), (17, "float8_e4m3fn"), (20, "float8_e5m2fnuz")])
+def test_folds_into_types_that_numpy_lacks(parse, to: int, name: str) -> None:
+    values = np.array([1, 2, 3, 7], np.float32)
+    model = parse(f"g (int64[1] i) => (y) {{ c = Cast<to = {to}>(w) y = Gather(c, i) }}", opset=21, ir=10, w=values)
+    fold_constants(model, infer_shapes(model))
+    (table,) = [t for node in model.graph.nodes if node.op == "Gather" for t in node.inputs[:1]]
+    assert table.dtype.name == name
+    np.testing.assert_array_equal(model.array(table).astype(np.float32), values)
+
+
+def test_promises_moves_of_large_float64_weights(parse) -> None:
+    model = parse(
+        "g (double[1, 512] x) => (double[1, 512] y) { t = Transpose<perm = [1, 0]>(w) y = MatMul(x, t) }",
+        w=np.eye(512),
+    )
+    fold_constants(model, infer_shapes(model))
+    (matmul,) = [node for node in model.graph.nodes if node.op == "MatMul"]
+    assert isinstance(values_of(matmul.inputs[1]), Produced)

@@ -1,3 +1,5 @@
+"""Small float models of nodes and weights, and what ONNX Runtime computes."""
+
 from collections.abc import Callable, Mapping, Sequence
 
 import onnx
@@ -9,36 +11,44 @@ from onnx import helper, numpy_helper
 from onnxpress.rewriter.model import Model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build() -> Callable[..., Model]:
-    """Builds a float model of nodes and weights with the inputs x and output y."""
+    """Builds a model with the input x and the output y."""
     return _build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def open_session() -> Callable[..., onnxruntime.InferenceSession]:
+    """Opens a model; what ONNX Runtime makes of it may go to a file."""
+    return _open
+
+
+@pytest.fixture(scope="session")
 def run() -> Callable[..., list[NDArray]]:
     """What ONNX Runtime computes."""
-    return _run
+    return lambda model, x, **others: _open(model).run(None, {"x": x, **others})
 
 
 def _build(
     nodes: Sequence[onnx.NodeProto],
     weights: Mapping[str, NDArray],
     *,
-    x: Sequence[int | str],
+    x: Sequence[int | str | None] | None,
     outputs: Sequence[str] = ("y",),
     dtype: int = onnx.TensorProto.FLOAT,
+    gives: int | None = None,
     opset: int = 17,
 ) -> Model:
-    ends = [helper.make_tensor_value_info(name, dtype, None) for name in outputs]
+    ends = [helper.make_tensor_value_info(name, gives or dtype, None) for name in outputs]
     graph = helper.make_graph(nodes, "test", [helper.make_tensor_value_info("x", dtype, x)], ends)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
     return Model.from_proto(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)]))
 
 
-def _run(model: Model, x: NDArray, **others: NDArray) -> list[NDArray]:
+def _open(model: Model, optimised: str = "") -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    options.optimized_model_filepath = optimised
     content = model.to_proto().SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x, **others})
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
