@@ -35,12 +35,17 @@ def raise_opset(model: Model, version: int) -> bool:
 
 
 def _restore(before: onnx.ModelProto, after: onnx.ModelProto, version: int) -> None:
-    """Put back what the converter drops: local functions and metadata."""
+    """Put back what the converter drops: local functions, metadata and quantization annotations."""
     if not after.functions:
         after.functions.extend(before.functions)
     for function in after.functions:
         if function.domain == DECODING_DOMAIN:  # of operators that never changed; their version must be the model's
             for opset in function.opset_import:
                 opset.version = version if opset.domain in DEFAULT_DOMAINS else opset.version
-    if not after.metadata_props:
-        after.metadata_props.extend(before.metadata_props)
+    nodes = {node.output[0]: node for node in before.graph.node if node.output}
+    pairs = [(nodes[node.output[0]], node) for node in after.graph.node if node.output and node.output[0] in nodes]
+    for old, new in [(before, after), (before.graph, after.graph), *pairs]:
+        if not new.metadata_props:
+            new.metadata_props.extend(old.metadata_props)
+    if not after.graph.quantization_annotation:
+        after.graph.quantization_annotation.extend(before.graph.quantization_annotation)

@@ -28,10 +28,15 @@ def test_keeps_decoding_functions_and_metadata(run) -> None:
     proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 13, "onnxpress": 1]>
     g (float[2] x) => (float[2] y) { w = onnxpress.Half(x) y = Add(x, w) }
     <domain: "onnxpress", opset_import: ["": 13]> Half (a) => (b) { b = Add(a, a) }""")
-    proto.metadata_props.add(key="k", value="v")
+    for place in (proto, proto.graph, proto.graph.node[1]):
+        place.metadata_props.add(key="k", value="v")
+    proto.graph.quantization_annotation.add(tensor_name="y")
     model = Model.from_proto(proto)
     raise_opset(model, 17)
-    assert [p.key for p in model.header.metadata_props] == ["k"]
+    after = model.to_proto()
+    for place in (after, after.graph, after.graph.node[1]):
+        assert [p.key for p in place.metadata_props] == ["k"]
+    assert after.graph.quantization_annotation == proto.graph.quantization_annotation
     np.testing.assert_array_equal(run(model, x=np.ones(2, np.float32))[0], [3, 3])
 
 
