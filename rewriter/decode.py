@@ -91,6 +91,8 @@ def decode_attribute(attribute: onnx.AttributeProto, scope: Scope | None, skelet
     """The value of an attribute."""
     if attribute.ref_attr_name:
         return attribute
+    if attribute.type == onnx.AttributeProto.UNDEFINED:
+        raise ModelError(f"attribute '{attribute.name}' has no type: the file is damaged, or older than ONNX 1.0")
     if plain := _PLAIN.get(attribute.type):
         return plain(attribute)
     if attribute.type == onnx.AttributeProto.TENSOR:

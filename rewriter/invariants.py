@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxpress.rewriter.decode import Attribute
 from onnxpress.rewriter.errors import ModelError, OnnxpressError
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 from onnxpress.rewriter.walk import graphs, nodes
@@ -110,6 +111,29 @@ def _known_operators(model: Model, interface: Interface) -> Iterator[str]:
             continue
         if not schema.min_input <= len(node.inputs) <= schema.max_input:
             yield f"{node.op} '{node.name}' has {len(node.inputs)} inputs"
+        for name, value in node.attrs.items():
+            if name in schema.attributes and not _fits(value, schema.attributes[name].type):
+                yield f"attribute '{name}' of {node.op} '{node.name}' is of the wrong type"
+
+
+_Type = onnx.defs.OpSchema.AttrType
+_SINGLE: dict[_Type, tuple[type, ...]] = {
+    _Type.FLOAT: (float, int),
+    _Type.INT: (int,),
+    _Type.STRING: (str, bytes),
+    _Type.TENSOR: (gs.Tensor,),
+    _Type.GRAPH: (gs.Graph,),
+}
+_LISTS = {_Type.FLOATS: _Type.FLOAT, _Type.INTS: _Type.INT, _Type.STRINGS: _Type.STRING}
+
+
+def _fits(value: Attribute, kind: _Type) -> bool:
+    """Whether a value is of the type that the schema wants; messages kept as they came are not looked into."""
+    if isinstance(value, onnx.AttributeProto):
+        return True
+    if kind in _LISTS:
+        return isinstance(value, list) and all(_fits(each, _LISTS[kind]) for each in value)
+    return kind not in _SINGLE or isinstance(value, _SINGLE[kind])
 
 
 RULES: dict[str, Callable[[Model, Interface], Iterator[str]]] = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from onnxpress.rewriter import wire
 from onnxpress.rewriter.errors import ModelError
@@ -79,21 +79,33 @@ def lift(path: Path) -> Skeleton:
         return _take_raw(skeleton, source, buffer, start, end)
 
     try:
-        with mmap.mmap(source.stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as buffer:
-            rope = wire.rewrite(buffer, take, least=LARGE)
-            message = b"".join(part for part in rope.parts if not isinstance(part, tuple))
-            del rope
-        skeleton.proto.ParseFromString(message)
+        # not closed but dropped: an error on its way out still holds views of the mapping
+        buffer = memoryview(mmap.mmap(source.stream.fileno(), 0, access=mmap.ACCESS_READ))
+        rope = wire.rewrite(buffer, take, least=LARGE)
+        skeleton.proto.ParseFromString(b"".join(part for part in rope.parts if not isinstance(part, tuple)))
+        _read_text(skeleton.proto)
+        skeleton.refuse_forged()
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one: {error}") from error
-    try:
-        skeleton.refuse_forged()
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
     _adopt_external(skeleton, path)
     return skeleton
+
+
+def _read_text(message: Message) -> None:
+    """Look at every text of a message: protobuf lets what is no UTF-8 through, and it would fail much later.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for descriptor, value in message.ListFields():
+        many = value if descriptor.is_repeated else (value,)
+        if descriptor.message_type:
+            for each in many:
+                _read_text(each)
+        elif descriptor.type == descriptor.TYPE_STRING and any(isinstance(each, bytes) for each in many):
+            raise ModelError(f"the text of a field '{descriptor.name}' is not UTF-8: the file is damaged")
 
 
 def sink(skeleton: Skeleton, stream: IO[bytes]) -> None:
@@ -165,8 +177,13 @@ def _adopt_external(skeleton: Skeleton, path: Path) -> None:
         try:
             file = locate(path.parent, keys.get("location", ""))
             offset, length = int(keys.get("offset", 0)), int(keys.get("length", -1))
-        except (ModelError, ValueError) as error:
+        except ModelError as error:
             raise ModelError(f"{path}: tensor '{tensor.name}': {error}") from error
+        except ValueError as error:
+            raise ModelError(
+                f"{path}: tensor '{tensor.name}' lies at '{keys.get('offset')}' with length '{keys.get('length')}', "
+                "which are no numbers: the file is damaged"
+            ) from error
         source = sources.get(file) or sources.setdefault(file, Source(file))
         try:
             values = Stored(_dims(tensor), tensor.data_type, source, offset)

@@ -43,6 +43,31 @@ def test_no_onnx_file(tmp_path: Path, content: bytes) -> None:
     refused(path)
 
 
+def test_cut_by_a_byte_inside_a_weight(tmp_path: Path) -> None:
+    model = good()
+    whole = model.SerializeToString()
+    start = whole.index(model.graph.initializer[0].raw_data)
+    for length in (start + 1, start + 1200, start + 2399):
+        (tmp_path / "m.onnx").write_bytes(whole[:length])
+        refused(tmp_path / "m.onnx")
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    model = good()
+    model.graph.node[0].name, model.graph.doc_string = "node-name", "graph-doc"
+    whole = model.SerializeToString()
+    for name in (b"node-name", b"graph-doc"):
+        (tmp_path / "m.onnx").write_bytes(whole.replace(name, b"\xff" + name[1:]))
+        assert "UTF-8" in refused(tmp_path / "m.onnx")
+
+
+def test_an_attribute_without_a_type(tmp_path: Path) -> None:
+    model = good()
+    model.graph.node[0].attribute.add(name="odd", f=1.0)
+    onnx.save(model, tmp_path / "m.onnx")
+    assert "attribute 'odd' has no type" in refused(tmp_path / "m.onnx")
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "m.onnx")
     assert "is not a file" in refused(tmp_path)

@@ -41,6 +41,10 @@ def broken_arity(model: Model) -> None:
     edits.add_node(model, model.graph, "Add", [model.graph.inputs[0]], hint="odd")
 
 
+def broken_attribute(model: Model) -> None:
+    edits.add_node(model, model.graph, "Softmax", [model.graph.inputs[0]], hint="odd", attrs={"axis": "last"})
+
+
 @pytest.mark.parametrize(
     ("breaks", "why"),
     [
@@ -51,6 +55,7 @@ def broken_arity(model: Model) -> None:
         (broken_domain, "does not import"),
         (broken_operator, "does not exist in opset 17"),
         (broken_arity, "has 1 inputs"),
+        (broken_attribute, "attribute 'axis' of Softmax 'odd' is of the wrong type"),
     ],
 )
 def test_finds_what_is_broken(model: Model, breaks, why: str) -> None:
