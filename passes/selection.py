@@ -51,6 +51,8 @@ class SitePass(Pass, ABC):
         """Sites this pass is to work on; the others are skipped with the reason."""
         sites = find_sites(model)
         chosen = {id(site) for site in select(sites, include=self.include, exclude=self.exclude)}
+        if sites and not chosen:
+            report.warnings.append(f"include and exclude leave none of {len(sites)} weights; see `onnxpress inspect`")
         left = []
         for site in sites:
             if id(site) not in chosen:

@@ -136,6 +136,11 @@ class QuantizeStatic(SitePass):
         placement, grids = self._calibrate(model, work, bench)
         self._write(model, work, placement, grids, report)
         sweep(model)
+        if report.changes and not placement.coded:
+            report.warnings.append(
+                "no layer computes in int8: weights are stored in 8 bits and decoded while the model is loaded, so it "
+                "is smaller but not faster; each change says why"
+            )
         if report.changes:
             prove(model, before, bench, name=self.name)
         return report

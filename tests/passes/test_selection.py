@@ -73,3 +73,9 @@ def test_takes_globs_from_a_recipe_as_a_list():
 def test_refuses_options_that_select_nothing_sensible(options, message):
     with pytest.raises(ConfigError, match=f"prune-magnitude: {message}"):
         PruneMagnitude(sparsity=0.5, **options)
+
+
+def test_warns_of_globs_that_match_nothing():
+    model = _model([helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], w=np.ones((20, 20), np.float32))
+    report = PruneMagnitude(sparsity=0.5, include=("no such layer",))(model).report
+    assert report.warnings == ["include and exclude leave none of 1 weights; see `onnxpress inspect`"]

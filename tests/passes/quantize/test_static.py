@@ -284,6 +284,7 @@ def test_weights_inside_a_branch_are_stored_small(random):
     reasons = [each.action for each in result.reports[-1].changes]
     assert len(reasons) == 2
     assert all("inside an If or a Loop" in each for each in reasons)
+    assert "no layer computes in int8" in result.reports[-1].warnings[0]
     assert result.model.weight_bytes() < 0.4 * model.weight_bytes()
 
 
