@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +17,9 @@ Batch: TypeAlias = Mapping[str, Array]
 
 LABELS = "labels"
 """The entry of a sample that holds labels, unless the model has an input of that name."""
+
+_NAMELESS = "arr_0"
+"""What `numpy.savez` calls an array that was given no name."""
 
 
 class Sample(NamedTuple):
@@ -42,7 +46,7 @@ def as_sample(entries: object, inputs: Sequence[InputSpec], *, where: str) -> Sa
 
 
 def rename_lone(names: Sequence[str], inputs: Sequence[InputSpec]) -> dict[str, str]:
-    """Which stored array is which input; a lone array of another name is the lone input.
+    """Which stored array is which input; a lone array that `numpy.savez` was given no name for is the lone input.
 
     Args:
         names: of the stored arrays.
@@ -52,9 +56,8 @@ def rename_lone(names: Sequence[str], inputs: Sequence[InputSpec]) -> dict[str, 
         Input name, or the name itself where it is no input, by stored name.
     """
     arrays = [name for name in names if name != LABELS]
-    if len(inputs) == 1 and len(arrays) == 1 and inputs[0].name not in names:
-        return {**{name: name for name in names}, arrays[0]: inputs[0].name}
-    return {name: name for name in names}
+    lone = len(inputs) == 1 and arrays == [_NAMELESS]
+    return {name: inputs[0].name if lone and name == _NAMELESS else name for name in names}
 
 
 def fit(batch: Mapping[str, Any], inputs: Sequence[InputSpec], *, where: str) -> dict[str, Array]:
@@ -90,9 +93,17 @@ def check_inputs(names: Collection[str], inputs: Sequence[InputSpec], *, where: 
     if unknown or missing:
         wrong = " and ".join(
             [f"lacks {', '.join(map(repr, missing))}"] * bool(missing)
-            + [f"has {', '.join(map(repr, unknown))}, unknown to the model"] * bool(unknown)
+            + [f"has {', '.join(map(repr, unknown))}, unknown to the model{_near(unknown, missing)}"] * bool(unknown)
         )
         raise FeedError(f"{where} {wrong}; name the arrays after the model's inputs: {names_of(inputs)}")
+
+
+def _near(unknown: Sequence[str], missing: Sequence[str]) -> str:
+    """The missing inputs that the unknown names may stand for."""
+    missing_by_fold = {name.casefold(): name for name in missing}
+    near = {name: get_close_matches(name.casefold(), missing_by_fold, n=1) for name in unknown}
+    meant = [f"{name!r} may be {missing_by_fold[found[0]]!r}" for name, found in near.items() if found]
+    return f" ({', '.join(meant)})" if meant else ""
 
 
 def names_of(inputs: Sequence[InputSpec]) -> str:

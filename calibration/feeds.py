@@ -182,7 +182,7 @@ def open_feed(
 
 
 def _open(source: object, inputs: tuple[InputSpec, ...], batch_size: int | None, limit: int | None) -> Feed:
-    store = _open_store(source)
+    store = _open_store(source, inputs)
     if store is not None:
         stack = Stack(store, inputs, batch_size=batch_size, limit=limit)
         checked = _Checked(stack, inputs, store.name)
@@ -193,7 +193,7 @@ def _open(source: object, inputs: tuple[InputSpec, ...], batch_size: int | None,
     return feed if limit is None else feed.take(limit)
 
 
-def _open_store(source: object) -> Store | None:
+def _open_store(source: object, inputs: Sequence[InputSpec]) -> Store | None:
     """Stacked arrays, where `source` is such."""
     if isinstance(source, Mapping):
         try:
@@ -207,7 +207,8 @@ def _open_store(source: object) -> Store | None:
     if path.suffix == ".npz":
         return Npz(path)
     if path.suffix == ".npy":
-        return Memory({path.stem: read_npy(path)}, name=path.name)
+        # The array has no name of its own, whatever the file is called.
+        return Memory({inputs[0].name if len(inputs) == 1 else path.stem: read_npy(path)}, name=path.name)
     raise FeedError(f"{path} is neither .npz nor .npy; write it with numpy.savez, an array for each input")
 
 
@@ -229,7 +230,10 @@ def _open_batches(source: object, inputs: tuple[InputSpec, ...]) -> Feed:
         except ConfigError as error:
             raise FeedError(str(error)) from error
         return Feed(_Checked(FunctionSource(source, function), inputs, name))
-    raise FeedError(f"no file, folder or module:function {name}; the model takes {names_of(inputs)}")
+    raise FeedError(
+        f"no file, folder or module:function {name}; check the path, or write an .npz file with numpy.savez that holds "
+        f"the model's inputs: {names_of(inputs)}"
+    )
 
 
 def _name(source: object) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxpress.calibration.batches import Array
 from onnxpress.calibration.feeds import Feed
-from onnxpress.calibration.plugins import blame, load_function
+from onnxpress.calibration.plugins import blame, by_signal, load_function
 from onnxpress.calibration.session import Runner
 from onnxpress.rewriter.errors import ConfigError, FeedError, OnnxpressError
 
@@ -45,7 +45,7 @@ class Top1:
         """Run all samples.
 
         Raises:
-            FeedError: samples without labels, or not one label for each row.
+            FeedError: samples without labels, not one label for each row, or labels that are no class indices.
         """
         return top1(runner, feed)
 
@@ -62,13 +62,15 @@ class UserMetric:
         """Call the function.
 
         Raises:
-            ConfigError: it raised, or returned no number.
+            ConfigError: it raised, exited, or returned no number.
         """
         try:
             value = self.function(runner, feed) if self.takes_feed else self.function(runner)
         except OnnxpressError:
             raise
-        except Exception as error:  # whatever the user's function does
+        except (Exception, SystemExit) as error:  # whatever the user's function does
+            if by_signal(error):
+                raise
             raise ConfigError(f"metric {blame(self.name, error)}") from error
         try:
             return float(np.asarray(value).item())
@@ -116,19 +118,38 @@ def top1(runner: Runner, feed: Feed) -> float:
     """The share of samples whose largest output is at the index of the label, 0 to 1 (see `Top1`).
 
     Raises:
-        FeedError: samples without labels, or not one label for each row.
+        FeedError: samples without labels, not one label for each row, or labels that are no class indices.
     """
     output = runner.output_names[0]
     right = total = 0
     for batch, labels in feed.samples():
         if labels is None:
             raise FeedError("top1 needs labels; add an entry `labels` to the feed, one a sample")
-        chosen = runner.run(batch, outputs=[output])[output].argmax(axis=-1)
+        scores = runner.run(batch, outputs=[output])[output]
+        chosen = scores.argmax(axis=-1)
         if chosen.size != labels.size:
             raise FeedError(f"{labels.size} labels for {chosen.size} rows of output {output!r}; give one a row")
+        _check_classes(labels, scores.shape[-1] if scores.ndim else 1, output)
         right += int((chosen.reshape(-1) == labels.reshape(-1)).sum())
         total += chosen.size
     return right / total if total else math.nan
+
+
+def _check_classes(labels: Array, classes: int, output: str) -> None:
+    """Refuse labels that are not indices of classes.
+
+    Raises:
+        FeedError: text, fractions, or numbers beyond the classes.
+    """
+    if not labels.size:
+        return
+    advice = f"label with whole numbers, 0 to {classes - 1} for the {classes} classes of output {output!r}"
+    if labels.dtype.kind not in "biuf":
+        raise FeedError(f"top1 cannot judge by labels such as {labels.item(0)!r}; {advice}")
+    whole = labels if labels.dtype.kind != "f" else np.trunc(labels)
+    wrong = labels[(whole != labels) | (labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise FeedError(f"top1 cannot judge by the label {wrong[0]}; {advice}")
 
 
 @dataclass(slots=True)

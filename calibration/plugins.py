@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -41,12 +42,32 @@ def load_function(reference: str) -> Callable[..., object]:
     return found
 
 
-def blame(reference: str, error: Exception) -> str:
+def blame(reference: str, error: BaseException) -> str:
     """One line that says what the user's function raised, and where."""
-    text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    where = _where(error)
+    if isinstance(error, SystemExit):
+        return f"{reference} called sys.exit{where}; raise an error or return instead"
+    text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     return f"{reference} raised {type(error).__name__}{where}{': ' if text else ''}{text}"
+
+
+def by_signal(error: BaseException) -> bool:
+    """Whether a signal's own Python function raised it, as one that ends the program does, wherever it is just then."""
+    stopping = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    return any(frame.f_code in stopping for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _where(error: BaseException) -> str:
+    """The file and line to look at, where there is one."""
+    # What cannot be parsed was never run: the last line that ran is one of importlib.
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
+        return f" at {Path(error.filename).name}:{error.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<frozen ")
+    ]
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _import(module_name: str, reference: str) -> object:
@@ -63,5 +84,7 @@ def _import(module_name: str, reference: str) -> object:
                 f"{reference!r}: no module {error.name!r} in {here} or among the installed packages"
             ) from error
         raise ConfigError(f"{reference!r} cannot be imported: {blame(module_name, error)}") from error
-    except Exception as error:  # whatever the user's module does on import
+    except (Exception, SystemExit) as error:  # whatever the user's module does on import
+        if by_signal(error):
+            raise
         raise ConfigError(f"{reference!r} cannot be imported: {blame(module_name, error)}") from error

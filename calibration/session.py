@@ -156,11 +156,6 @@ class Runner:
         """Type of each output as ONNX Runtime writes it: `tensor(float)`."""
         return {node.name: node.type for node in self._session.get_outputs()}
 
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The custom metadata of the model."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
-
     def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run one batch.
 

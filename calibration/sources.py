@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 from onnxpress.calibration.batches import Sample
-from onnxpress.calibration.plugins import blame
+from onnxpress.calibration.plugins import blame, by_signal
 from onnxpress.calibration.spool import Spool
 from onnxpress.rewriter.errors import FeedError, OnnxpressError
 
@@ -64,7 +64,9 @@ class FunctionSource:
             yield from reiterable(self._function())
         except OnnxpressError:
             raise
-        except Exception as error:  # whatever the user's function does
+        except (Exception, SystemExit) as error:  # whatever the user's function does
+            if by_signal(error):
+                raise
             raise FeedError(blame(self._reference, error)) from error
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxpress.calibration.batches import Array, Batch
+from onnxpress.calibration.cut import check_tensors, cut, opset_of, read_model
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.observers import Observer, Reducible, Reduction
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import CPU, Level, Runner
-from onnxpress.calibration.skeleton import check_tensors, load_skeleton, opset_of, set_outputs
 from onnxpress.rewriter.errors import FeedError
 
 # onnx is imported where it is used: importing onnxpress stays light.
@@ -65,8 +65,10 @@ def observe(
     if not observers:
         return
     source = model if isinstance(model, bytes) else Path(model)
-    check_tensors(load_skeleton(source), observers)
-    stream = _Stream(source, tuple(providers), threads, feed, progress or Silent())
+    parsed = read_model(source)
+    check_tensors(parsed, observers)
+    folder = None if isinstance(source, bytes) else source.parent
+    stream = _Stream(parsed, folder, tuple(providers), threads, feed, progress or Silent())
     tensors = stream.probe(list(observers))
     waiting = stream.reduce(tensors, observers)
     for group in stream.groups([tensor for tensor in tensors if tensor.name in waiting], memory):
@@ -121,7 +123,8 @@ class _Lane:
 class _Stream:
     """The walks through the samples."""
 
-    source: Path | bytes
+    model: onnx.ModelProto
+    folder: Path | None  # of its external data
     providers: tuple[str, ...]
     threads: int | None
     feed: Iterable[Batch]
@@ -129,9 +132,7 @@ class _Stream:
 
     def probe(self, names: Sequence[str]) -> list[_Tensor]:
         """Ask ONNX Runtime about some tensors."""
-        model = load_skeleton(self.source)
-        set_outputs(model, names)
-        with self._open(model, optimise="none") as runner:
+        with self._open(cut(self.model, names), optimise="none") as runner:
             types, ranks = runner.output_types, runner.output_ranks
         return [_Tensor(name, types[name].removeprefix("tensor(").removesuffix(")"), ranks[name]) for name in names]
 
@@ -143,10 +144,9 @@ class _Stream:
             del waiting[lane.tensor.name]
         if not lanes:
             return waiting
-        model = load_skeleton(self.source)
-        after = {lane.tensor.name: lane.nodes(opset_of(model)) for lane in lanes}
-        set_outputs(model, [output for lane in lanes for output in lane.outputs], after=after)
-        with self._open(model) as runner:
+        after = {lane.tensor.name: lane.nodes(opset_of(self.model)) for lane in lanes}
+        outputs = [output for lane in lanes for output in lane.outputs]
+        with self._open(cut(self.model, outputs, after=after)) as runner:
             for position, batch in enumerate(self._batches("ranges")):
                 values = runner.run(batch)
                 for lane in lanes:
@@ -170,10 +170,8 @@ class _Stream:
 
     def show(self, group: Sequence[str], observers: Mapping[str, Observer], since: Mapping[str, int]) -> None:
         """Walk once for the tensors of a group, showing each from the batch `since` on."""
-        model = load_skeleton(self.source)
-        set_outputs(model, group)
         first = min(since[tensor] for tensor in group)
-        with self._open(model) as runner:
+        with self._open(cut(self.model, group)) as runner:
             for position, batch in enumerate(islice(self._batches("activations"), first, None), start=first):
                 wanted = [tensor for tensor in group if since[tensor] <= position]
                 values = runner.run(batch, outputs=wanted)
@@ -181,7 +179,7 @@ class _Stream:
                     observers[tensor].update(values.pop(tensor))
 
     def _lanes(self, tensors: Sequence[_Tensor], observers: Mapping[str, Observer]) -> Iterator[_Lane]:
-        prefix = _fresh("observed", load_skeleton(self.source))
+        prefix = _fresh("observed", self.model)
         for position, tensor in enumerate(tensors):
             observer = observers[tensor.name]
             if isinstance(observer, Reducible) and tensor.element in _BYTES:
@@ -193,13 +191,11 @@ class _Stream:
         """Bytes of each tensor for the first batch, counted inside the graph."""
         import onnx
 
-        model = load_skeleton(self.source)
-        prefix = _fresh("size", model)
+        prefix = _fresh("size", self.model)
         outputs = [f"{prefix}/{position}" for position in range(len(tensors))]
         sizing = zip(tensors, outputs, strict=True)
         after = {tensor.name: [onnx.helper.make_node("Size", [tensor.name], [output])] for tensor, output in sizing}
-        set_outputs(model, outputs, after=after)
-        with self._open(model) as runner:
+        with self._open(cut(self.model, outputs, after=after)) as runner:
             values = runner.run(next(self._batches("sizes")))
         return [
             int(values[output]) * _BYTES.get(tensor.element, 8) for tensor, output in zip(tensors, outputs, strict=True)
@@ -220,7 +216,7 @@ class _Stream:
             raise FeedError("the feed holds no samples; give at least one")
 
     def _open(self, model: onnx.ModelProto, *, optimise: Level = "all") -> Runner:
-        """Open a skeleton, whose weights are still where they were.
+        """Open a part of the model, whose external weights are still where they were.
 
         Its nodes run in the order of the file: ONNX Runtime's own order puts the reductions last, and keeps every
         activation alive until then (10 GB instead of 0.7 GB for a ResNet-50 of width one half on 32 images).
@@ -230,7 +226,7 @@ class _Stream:
             providers=self.providers,
             threads=self.threads,
             optimise=optimise,
-            weights_folder=None if isinstance(self.source, bytes) else self.source.parent,
+            weights_folder=self.folder,
             file_order=True,
         )
 

@@ -55,11 +55,6 @@ class Site:
         return self.uses[0].node
 
     @property
-    def graph(self) -> gs.Graph:
-        """The graph of that node."""
-        return self.uses[0].graph
-
-    @property
     def op(self) -> str:
         """Operator of that node."""
         return str(self.node.op)
@@ -95,18 +90,6 @@ class Site:
             ValueError: there is none.
         """
         return self.axes.index(meaning)
-
-    def canonical(self) -> Array:
-        """A view with axes ordered batch, out, in, kernel…; see `restore`."""
-        return self.array().transpose(self._order())
-
-    def restore(self, canonical: Array) -> Array:
-        """The stored layout of an array in canonical order."""
-        return np.ascontiguousarray(canonical.transpose(np.argsort(self._order())))
-
-    def _order(self) -> list[int]:
-        rank = {"batch": 0, "out": 1, "in": 2, "kernel": 3}
-        return sorted(range(len(self.axes)), key=lambda i: (rank[self.axes[i]], i))
 
 
 def find_sites(model: Model) -> list[Site]:

@@ -28,7 +28,7 @@ class Grid:
     Attributes:
         low: the least.
         high: the greatest.
-        dtype: what holds them; 4-bit codes are held in 8 bits.
+        dtype: what holds them.
     """
 
     low: int
@@ -40,12 +40,6 @@ UINT8 = Grid(0, 255, np.dtype(np.uint8))
 INT8 = Grid(-128, 127, np.dtype(np.int8))
 INT8_SYMMETRIC = Grid(-127, 127, np.dtype(np.int8))
 INT7_SYMMETRIC = Grid(-64, 64, np.dtype(np.int8))
-UINT4 = Grid(0, 15, np.dtype(np.uint8))
-INT4 = Grid(-8, 7, np.dtype(np.int8))
-INT4_SYMMETRIC = Grid(-7, 7, np.dtype(np.int8))
-UINT16 = Grid(0, 65535, np.dtype(np.uint16))
-INT16 = Grid(-32768, 32767, np.dtype(np.int16))
-INT16_SYMMETRIC = Grid(-32767, 32767, np.dtype(np.int16))
 
 
 def affine_scale(low: ArrayLike, high: ArrayLike, grid: Grid) -> tuple[Floats, Ints]:

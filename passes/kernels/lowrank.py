@@ -1,4 +1,4 @@
-"""Low-rank factors of matrices and convolution kernels by singular values, and rules that choose the rank."""
+"""Low-rank factors of matrices and convolution kernels by singular values, and the rule that chooses a rank by them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class SVD:
     def split(self, rank: int) -> tuple[Float64Array, Float64Array]:
         """The best factors of `rank`: (left [out, rank], right [rank, in]), each with the root of the values.
 
+        No others of `rank` have a smaller Frobenius error (Eckart and Young, 1936): √(Σ of values[rank:]²).
+
         Raises:
             ValueError: `rank` outside 1..k.
         """
@@ -30,12 +32,6 @@ class SVD:
             raise ValueError(f"rank must lie in 1..{self.values.size}, got {rank}")
         root = np.sqrt(self.values[:rank])
         return self.left[:, :rank] * root, root[:, None] * self.right[:rank]
-
-    def error(self, rank: int) -> float:
-        """Relative Frobenius error of the factors of `rank` (Eckart and Young, 1936)."""
-        energy = np.square(self.values)
-        total = float(energy.sum())
-        return float(np.sqrt(energy[rank:].sum() / total)) if total else 0.0
 
 
 def svd(matrix: Array) -> SVD:
@@ -71,17 +67,14 @@ def svd(matrix: Array) -> SVD:
     return SVD(left, values, np.ascontiguousarray(axes[:, order].T))
 
 
-def low_rank(matrix: Array, rank: int) -> tuple[Float64Array, Float64Array]:
-    """The best factors (left [out, rank], right [rank, in]) of a matrix [out, in], balanced.
+def spatial_matrix(kernel: Array) -> Array:
+    """A kernel [out, in, kh, kw] as the matrix [out·kw, in·kh] whose factors are a row and a column filter.
+
+    Its best factors are the global optimum of the kernel's Frobenius error (Tai et al., 2016).
 
     Raises:
-        ValueError: as `svd`, or `rank` outside 1..min(out, in).
+        ValueError: not a kernel of four dimensions.
     """
-    return svd(matrix).split(rank)
-
-
-def spatial_matrix(kernel: Array) -> Array:
-    """A kernel [out, in, kh, kw] as the matrix [out·kw, in·kh] whose factors are a row and a column filter."""
     out, channels, height, width = _kernel_shape(kernel)
     return kernel.transpose(0, 3, 1, 2).reshape(out * width, channels * height)
 
@@ -102,44 +95,6 @@ def spatial_factors(
     return right.reshape(rank, channels, height, 1), np.ascontiguousarray(horizontal)
 
 
-def spatial_svd(kernel: Array, rank: int) -> tuple[Float64Array, Float64Array]:
-    """A k x k convolution as a column of kh x 1 then a row of 1 x kw (Jaderberg et al., 2014; Tai et al., 2016).
-
-    Tai's closed form: the global optimum of the kernel's Frobenius error.
-
-    Args:
-        kernel: [out, in, kh, kw].
-        rank: channels between, from 1 to min(in·kh, out·kw).
-
-    Returns:
-        (vertical [rank, in, kh, 1], horizontal [out, rank, 1, kw]).
-
-    Raises:
-        ValueError: not a kernel of four dimensions, not finite, or `rank` out of range.
-    """
-    left, right = low_rank(spatial_matrix(kernel), rank)
-    return spatial_factors(left, right, kernel.shape)
-
-
-def channel_svd(kernel: Array, rank: int) -> tuple[Float64Array, Float64Array]:
-    """A convolution as a narrower one and a pointwise one (Denton et al., 2014; Zhang et al., 2016).
-
-    Args:
-        kernel: [out, in, *k]; pointwise kernels become two pointwise ones.
-        rank: channels between, from 1 to min(out, in·∏k).
-
-    Returns:
-        (narrow [rank, in, *k], pointwise [out, rank, 1, ...]).
-
-    Raises:
-        ValueError: fewer than two dimensions, not finite, or `rank` out of range.
-    """
-    if kernel.ndim < 2:
-        raise ValueError(f"expected a kernel [out, in, ...], got shape {kernel.shape}")
-    left, right = low_rank(kernel.reshape(kernel.shape[0], -1), rank)
-    return right.reshape(rank, *kernel.shape[1:]), left.reshape(*left.shape, *(1,) * (kernel.ndim - 2))
-
-
 def rank_by_energy(values: Float64Array, energy: float) -> int:
     """The smallest rank, at least 1, whose singular values hold the fraction `energy` of Σ values².
 
@@ -150,39 +105,10 @@ def rank_by_energy(values: Float64Array, energy: float) -> int:
     Raises:
         ValueError: `energy` out of range.
     """
-    _check_fraction("energy", energy)
+    if not 0 < energy <= 1:
+        raise ValueError(f"energy must lie in (0, 1], got {energy}")
     held = np.cumsum(np.square(values))
     return min(int(np.searchsorted(held, energy * held[-1])) + 1, values.size)
-
-
-def rank_by_ratio(full: int, ratio: float) -> int:
-    """The fraction `ratio` of the full rank, rounded to the nearest, at least 1.
-
-    Raises:
-        ValueError: `ratio` outside (0, 1].
-    """
-    _check_fraction("ratio", ratio)
-    return max(1, round(ratio * full))
-
-
-def rank_by_parameters(dense: int, per_rank: int, ratio: float) -> int:
-    """The largest rank whose factors hold at most the fraction `ratio` of the dense parameters; 0 if even 1 does not.
-
-    Args:
-        dense: parameters of the original, out·in for a matrix.
-        per_rank: parameters of the factors for each unit of rank, out + in for a matrix.
-        ratio: in (0, 1].
-
-    Raises:
-        ValueError: `ratio` out of range.
-    """
-    _check_fraction("ratio", ratio)
-    return int(ratio * dense / per_rank)
-
-
-def break_even_rank(dense: int, per_rank: int) -> int:
-    """The largest rank that saves parameters, rank · per_rank < dense; 0 if none does."""
-    return (dense - 1) // per_rank
 
 
 def _kernel_shape(kernel: Array) -> tuple[int, int, int, int]:
@@ -190,8 +116,3 @@ def _kernel_shape(kernel: Array) -> tuple[int, int, int, int]:
         raise ValueError(f"expected a kernel [out, in, kh, kw], got shape {kernel.shape}")
     out, channels, height, width = kernel.shape
     return out, channels, height, width
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(f"{name} must lie in (0, 1], got {value}")

@@ -52,24 +52,6 @@ def pack_codes(codes: Codes, bits: int) -> Bytes:
     return packed
 
 
-def unpack_codes(packed: Bytes, bits: int, count: int) -> Bytes:
-    """The `count` codes that `pack_codes` put into `packed`, as uint8 [count].
-
-    Raises:
-        ValueError: `bits` out of range, or `packed` of another length than such codes have.
-    """
-    _check_bits(bits)
-    if packed.size != packed_bytes(count, bits):
-        raise ValueError(f"{count} codes of {bits} bits take {packed_bytes(count, bits)} bytes, got {packed.size}")
-    codes = np.empty(count, np.uint8)
-    for start in range(0, count, PIECE):
-        part = codes[start : start + PIECE]
-        source = packed[start * bits // 8 :]
-        spread = np.unpackbits(source[: packed_bytes(part.size, bits)], count=part.size * bits, bitorder="little")
-        part[...] = np.packbits(spread.reshape(-1, bits), axis=1, bitorder="little")[:, 0]
-    return codes
-
-
 def distinct(weight: Array, limit: int) -> Array | None:
     """The distinct elements, by ascending bits; None once there are more than `limit`.
 
@@ -127,22 +109,6 @@ def pack_mask(weight: Array) -> tuple[Bytes, Array]:
     return packed, np.concatenate(kept)
 
 
-def unpack_mask(packed: Bytes, values: Array, shape: tuple[int, ...]) -> Array:
-    """The weight that `pack_mask` took apart.
-
-    Raises:
-        ValueError: the mask does not fit `shape`, or not as many values as bits are set.
-    """
-    weight = np.zeros(shape, values.dtype)
-    if packed.size != packed_bytes(weight.size, 1):
-        raise ValueError(f"a mask of {packed.size} bytes does not fit shape {shape}")
-    present = np.unpackbits(packed, count=weight.size, bitorder="little").view(np.bool_)
-    if int(np.count_nonzero(present)) != values.size:
-        raise ValueError(f"{int(np.count_nonzero(present))} bits are set for {values.size} values")
-    weight.reshape(-1)[present] = values
-    return weight
-
-
 def pack_gaps(weight: Array, bits: int) -> tuple[Bytes, Array]:
     """Relative indices (Han et al., 2016, section 2): steps from one element that is not zero to the next.
 
@@ -172,69 +138,21 @@ def pack_gaps(weight: Array, bits: int) -> tuple[Bytes, Array]:
     return np.concatenate(steps), np.concatenate(values)
 
 
-def unpack_gaps(steps: Bytes, values: Array, shape: tuple[int, ...]) -> Array:
-    """The weight that `pack_gaps` took apart.
-
-    Raises:
-        ValueError: not one value for each step, or steps that lead out of `shape`.
-    """
-    weight = np.zeros(shape, values.dtype)
-    if steps.shape != values.shape:
-        raise ValueError(f"{steps.size} steps for {values.size} values")
-    places = np.cumsum(steps, dtype=np.int64) - 1
-    if places.size and (int(steps.min()) < 1 or int(places[-1]) >= weight.size):
-        raise ValueError(f"the steps lead out of shape {shape}")
-    weight.reshape(-1)[places] = values
-    return weight
-
-
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the size of every encoding follows from; sizes are of the arrays, without graph or names.
+    """What the size of every encoding follows from.
 
     Attributes:
         count: elements.
-        itemsize: bytes of one.
         nonzeros: elements that are not zero.
         values: the distinct elements, by ascending bits; None where there are more than were asked for.
         entries: for each width of step in bits, the entries of `pack_gaps`.
     """
 
     count: int
-    itemsize: int
     nonzeros: int
     values: Array | None
     entries: dict[int, int]
-
-    @property
-    def dense_bytes(self) -> int:
-        """Bytes as it is."""
-        return self.count * self.itemsize
-
-    def codebook_bytes(self, bits: int) -> int | None:
-        """Bytes of the distinct values and a code of `bits` bits for each element; None where they do not fit."""
-        return self._coded(self.count, self.values, bits)
-
-    def mask_bytes(self, bits: int | None = None) -> int | None:
-        """Bytes of the bit mask and the nonzeros: plain, or coded in `bits` bits with their own codebook."""
-        kept = self._coded(self.nonzeros, self._nonzero_values(), bits)
-        return None if kept is None else packed_bytes(self.count, 1) + kept
-
-    def gap_bytes(self, step: int, bits: int | None = None) -> int | None:
-        """Bytes of steps of `step` bits and what they lead to: plain, or coded in `bits` bits, fillers as zero."""
-        entries = self.entries[step]  # where there are fillers there are zeros, so zero has a code
-        kept = self._coded(entries, self.values, bits)
-        return None if kept is None else packed_bytes(entries, step) + kept
-
-    def _nonzero_values(self) -> Array | None:
-        return None if self.values is None else self.values[bits_of(self.values) != 0]
-
-    def _coded(self, count: int, values: Array | None, bits: int | None) -> int | None:
-        if bits is None:
-            return count * self.itemsize
-        if values is None or values.size > 1 << bits:
-            return None
-        return packed_bytes(count, bits) + values.size * self.itemsize
 
 
 def survey(weight: Array, *, limit: int = 256, steps: tuple[int, ...] = (4, 8)) -> Survey:
@@ -250,7 +168,7 @@ def survey(weight: Array, *, limit: int = 256, steps: tuple[int, ...] = (4, 8)) 
         nonzeros += found.size
         for bits in steps:
             entries[bits] += int(((gaps - 1) // ((1 << bits) - 1) + 1).sum())
-    return Survey(weight.size, weight.dtype.itemsize, nonzeros, distinct(weight, limit), entries)
+    return Survey(weight.size, nonzeros, distinct(weight, limit), entries)
 
 
 def _gaps(weight: Array) -> Iterator[tuple[Ints, Array]]:

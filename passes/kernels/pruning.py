@@ -144,32 +144,6 @@ def zero_pieces(weight: Array, threshold: float, *, ties: int = 0) -> Iterator[P
         yield PrunedPiece(source, pruned, int(np.count_nonzero(zero)), int(np.count_nonzero(gone)), int(tied.size))
 
 
-def zero_smallest(weight: Array, sparsity: float) -> Pruned:
-    """Zero the smallest weights so that the fraction `sparsity`, rounded to a whole count, is zero.
-
-    More than that is zero only where it was before.
-
-    Raises:
-        ValueError: `sparsity` outside [0, 1], or too few weights that are numbers.
-    """
-    threshold = magnitude_threshold([weight], sparsity)
-    return zero_below(weight, threshold.value, ties=threshold.ties)
-
-
-def magnitude_mask(scores: Array, sparsity: float) -> Mask:
-    """True for the scores kept when the fraction `sparsity` of smallest magnitude goes: exactly that many go.
-
-    Args:
-        scores: any shape and float dtype: weights, or any saliency that is not negative.
-        sparsity: in [0, 1].
-
-    Raises:
-        ValueError: `sparsity` outside [0, 1], or too few scores that are numbers.
-    """
-    threshold = magnitude_threshold([scores], sparsity)
-    return threshold_mask(scores, threshold.value, ties=threshold.ties)
-
-
 def threshold_mask(scores: Array, threshold: float, *, ties: int = 0) -> Mask:
     """True for scores of at least `threshold` in magnitude, without the first `ties` that equal it."""
     kept = np.empty(scores.shape, np.bool_)
@@ -240,12 +214,6 @@ def spread_blocks(kept: Mask, *, block: tuple[int, int], shape: tuple[int, ...])
     height, width = _block(shape, block)
     out, rest = shape[0], math.prod(shape[1:])
     return kept.repeat(height, axis=0)[:out].repeat(width, axis=1)[:, :rest].reshape(shape)
-
-
-def block_mask(weight: Array, *, block: tuple[int, int], sparsity: float) -> Mask:
-    """True for the weights kept when the fraction `sparsity` of blocks, those of least norm, goes."""
-    kept = magnitude_mask(block_scores(weight, block=block), sparsity)
-    return spread_blocks(kept, block=block, shape=weight.shape)
 
 
 def apply_mask(weight: Array, kept: Mask) -> Pruned:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxpress.calibration.batches import Sample, as_sample, fit
+from onnxpress.calibration.batches import Sample, as_sample, fit, rename_lone
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.specs import InputSpec
 
@@ -77,6 +77,20 @@ def test_makes_arrays_contiguous_and_leaves_the_given_one_alone():
 def test_names_what_does_not_fit(batch, hint):
     with pytest.raises(FeedError, match=hint):
         fit(batch, [spec("float32", "n", 4)], where="batch 7")
+
+
+@pytest.mark.parametrize(("got", "want"), [("imgae", "image"), ("Image", "image"), ("input_id", "input_ids")])
+def test_says_which_input_may_be_meant(got, want):
+    with pytest.raises(FeedError, match=rf"has '{got}', unknown to the model \('{got}' may be '{want}'\)"):
+        fit({got: np.ones(2)}, [spec("float32", "n", name=want)], where="batch 7")
+
+
+def test_only_an_array_without_a_name_is_the_lone_input():
+    assert rename_lone(["arr_0", "labels"], [spec("float32", "n")]) == {"arr_0": "x", "labels": "labels"}
+    for names in (["z"], ["arr_0", "arr_1"], ["arr_0", "x"]):
+        assert rename_lone(names, [spec("float32", "n")]) == {name: name for name in names}
+    both = [spec("float32", "n"), spec("float32", "n", name="y")]
+    assert rename_lone(["arr_0"], both) == {"arr_0": "arr_0"}
 
 
 def test_any_shape_fits_an_unknown_rank():

@@ -37,6 +37,8 @@ def sources(tmp_path, monkeypatch):
         "        yield {'x': np.full((2, 4), float(i)), 'labels': [2 * i, 2 * i + 1]}\n"
         "def wrong():\n"
         "    yield {'y': 1}\n"
+        "def quits():\n"
+        "    raise SystemExit(0)\n"
     )
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
@@ -88,6 +90,14 @@ def test_an_npy_file_is_a_stack_for_a_lone_input(tmp_path, x_spec):
     assert [batch["x"].shape for batch in open_feed(tmp_path / "a.npy", inputs=x_spec)] == [(5, 4)]
 
 
+def test_refuses_an_npz_file_of_another_name(tmp_path, x_spec):
+    np.savez(tmp_path / "wn.npz", z=np.zeros((5, 4)))
+    with pytest.raises(FeedError, match=r"wn.npz lacks 'x' and has 'z', unknown .* inputs: x float32 \[n, 4\]"):
+        open_feed(tmp_path / "wn.npz", inputs=x_spec)
+    np.savez(tmp_path / "plain.npz", np.zeros((5, 4)))
+    assert firsts(open_feed(tmp_path / "plain.npz", inputs=x_spec)) == [0]
+
+
 def test_takes_the_first_batches(x_spec):
     feed = open_feed(map(as_float, dicts(5)), inputs=x_spec)
     assert firsts(feed.take(2)) == [0, 1]
@@ -137,10 +147,14 @@ def test_warns_about_rows_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("source", "hint"),
     [
-        ("missing.npz", "no file, folder or module:function missing.npz; the model takes x float32"),
+        (
+            "missing.npz",
+            "no file, folder or module:function missing.npz; check the path, or write .* inputs: x float32",
+        ),
         ("mine_feed:nothing", "module 'mine_feed' has no 'nothing'"),
         ("no_such:f", "no module 'no_such'"),
         ("mine_feed:wrong", "batch 0 of mine_feed:wrong lacks 'x' and has 'y'"),
+        ("mine_feed:quits", r"mine_feed:quits called sys.exit at mine_feed.py:\d+; raise an error or return"),
         ("mine_feed.py", "mine_feed.py is neither .npz nor .npy"),
         ([], "the list feed holds no samples; give at least one"),
         (iter([]), "holds no samples"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxpress.calibration.feeds import open_feed
 from onnxpress.calibration.folders import Folder
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.specs import InputSpec
@@ -53,6 +54,13 @@ def test_npz_files_hold_inputs_and_labels(tmp_path, x_spec):
         ((2, 4), [1, 2]),
         ((1, 4), [3]),
     ]
+
+
+def test_refuses_npz_files_of_another_name(tmp_path, x_spec):
+    (tmp_path / "z").mkdir()
+    np.savez(tmp_path / "z" / "a.npz", z=np.zeros((2, 4)))
+    with pytest.raises(FeedError, match=r"batch 0 of .* lacks 'x' and has 'z'.*: x float32 \[n, 4\]"):
+        open_feed(tmp_path / "z", inputs=x_spec)
 
 
 def test_refuses_a_folder_without_batches(tmp_path, x_spec):

@@ -1,6 +1,7 @@
 """How close outputs are, and how well a model does."""
 
 import math
+import signal
 import sys
 
 import numpy as np
@@ -119,6 +120,27 @@ def test_top1_refuses_missing_or_wrong_labels(echo):
         top1(echo, feed_of(echo, x=np.eye(2), labels=np.zeros((2, 2))))
 
 
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (["cat", "dog", "cat"], "labels such as 'cat'"),
+        ([0.0, 0.5, 1.0], "the label 0.5"),
+        ([0.0, 1.0, np.nan], "the label nan"),
+        ([0, 77, 1], "the label 77"),
+        ([0, -1, 1], "the label -1"),
+    ],
+)
+def test_top1_refuses_labels_that_are_no_class_indices(echo, labels, hint):
+    advice = "label with whole numbers, 0 to 3 for the 4 classes of output 'y'"
+    with pytest.raises(FeedError, match=f"^top1 cannot judge by {hint}; {advice}$"):
+        top1(echo, feed_of(echo, x=np.eye(4)[:3], labels=np.array(labels)))
+
+
+@pytest.mark.parametrize("dtype", [float, bool, np.uint8])
+def test_top1_takes_whole_numbers_of_any_type(echo, dtype):
+    assert top1(echo, feed_of(echo, x=np.eye(2), labels=np.array([0, 1]).astype(dtype))) == 1.0
+
+
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     (tmp_path / "mine_metric.py").write_text(
@@ -132,6 +154,8 @@ def mine(tmp_path, monkeypatch):
         "def three(runner, feed, more): return 1\n"
         "def text(runner): return 'good'\n"
         "def crash(runner): raise ValueError('why')\n"
+        "def quits(runner): raise SystemExit\n"
+        "def stopped(runner): import signal; signal.raise_signal(signal.SIGTERM)\n"
         "class Own:\n"
         "    def __call__(self, runner): return 7\n"
         "own = Own()\n"
@@ -175,3 +199,15 @@ def test_refuses_what_a_metric_must_not_do(echo):
         load_metric("mine_metric:text")(echo, feed)
     with pytest.raises(ConfigError, match=r"mine_metric:crash raised ValueError at mine_metric.py:\d+: why"):
         load_metric("mine_metric:crash")(echo, feed)
+    with pytest.raises(ConfigError, match=r"metric mine_metric:quits called sys.exit at mine_metric.py:\d+; raise"):
+        load_metric("mine_metric:quits")(echo, feed)
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_signal_ends_the_program_also_inside_a_metric(echo):
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    try:
+        with pytest.raises(SystemExit):
+            load_metric("mine_metric:stopped")(echo, feed_of(echo, x=np.eye(4)))
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -55,12 +55,6 @@ def test_gives_only_the_outputs_asked_for(save_model):
     assert list(runner.run({"x": X}, outputs=["b"])) == ["b"]
 
 
-def test_reads_the_metadata(linear):
-    model = onnx.load(linear)
-    helper.set_model_props(model, {"task": "digits"})
-    assert Runner(model.SerializeToString()).metadata == {"task": "digits"}
-
-
 def test_finds_external_data_of_a_model_in_bytes(linear, tmp_path):
     model = onnx.load(linear)
     expected = Runner(linear).run({"x": X})["y"]

@@ -1,5 +1,8 @@
 """Readers, functions and iterables as sources of batches."""
 
+import signal
+import sys
+
 import numpy as np
 import pytest
 from onnxruntime.quantization import CalibrationDataReader
@@ -78,6 +81,29 @@ def test_says_where_the_users_function_failed():
 
     with pytest.raises(FeedError, match=r"mine:samples raised KeyError at test_sources.py:\d+: 'image'"):
         list(FunctionSource("mine:samples", samples))
+
+
+@pytest.fixture
+def ends_on_sigterm():
+    """As the command line does, SIGTERM becomes SystemExit."""
+
+    def end(number, frame):
+        sys.exit(143)
+
+    before = signal.signal(signal.SIGTERM, end)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("ends_on_sigterm")
+def test_a_signal_ends_the_program_also_inside_the_users_function():
+    def samples():
+        yield {"x": np.array([0])}
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as caught:
+        list(FunctionSource("mine:samples", samples))
+    assert caught.value.code == 143
 
 
 def test_lets_errors_of_our_own_through():

@@ -76,7 +76,7 @@ def test_an_open_input_follows_a_fixed_one():
     assert shapes(made) == [{"x": (2, 4), "ids": (2,)}] * 3
 
 
-def test_a_lone_array_of_another_name_is_the_lone_input():
+def test_a_lone_array_without_a_name_is_the_lone_input():
     assert shapes(stack({"arr_0": np.zeros((2, 4)), "labels": [1, 2]}, ("x", F32, ("n", 4)))) == [{"x": (2, 4)}]
 
 
@@ -93,6 +93,7 @@ def test_an_input_called_labels_is_an_input():
         ({"x": np.zeros((3, 5))}, r"expects \[n, 4\], got \[3, 5\]"),
         ({"x": np.zeros(4)}, r"expects \[n, 4\], got \[4\]"),
         ({"x": np.zeros((3, 2, 5))}, "as a stack of whole batches: input 'x' expects"),
+        ({"z": np.zeros((3, 4))}, r"a.npz lacks 'x' and has 'z', unknown .* inputs: x float32 \[n, 4\]"),
         ({"a": np.zeros((3, 4)), "b": np.zeros((3, 4))}, "lacks 'x' and has 'a', 'b'"),
         ({"x": np.zeros((3, 4)), "labels": [1, 2]}, "2 labels for 3 samples"),
         ({"x": np.zeros((3, 4)), "labels": 1}, "0 labels for 3 samples"),

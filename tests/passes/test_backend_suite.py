@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import backend_suite
 
-SHARDS = 4
+SHARDS = 8
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
@@ -13,4 +13,4 @@ def test_computes_what_onnx_runtime_computed(shard: int, record_property) -> Non
     record_property("backend suite", dict(tally.counts))
     bad = [note for note in tally.notes if ": refused: " not in note]
     assert not bad
-    assert tally.counts["agreed"] > 200  # the suite was really there
+    assert tally.counts["agreed"] > 100  # the suite was really there

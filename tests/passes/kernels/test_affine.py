@@ -6,13 +6,11 @@ from hypothesis import strategies as st
 
 from onnxpress.passes.kernels import affine
 from onnxpress.passes.kernels.affine import (
-    INT4,
+    INT7_SYMMETRIC,
     INT8,
     INT8_SYMMETRIC,
-    INT16,
-    UINT4,
     UINT8,
-    UINT16,
+    Grid,
     affine_scale,
     dequantize,
     largest_magnitude,
@@ -27,7 +25,9 @@ modest = settings(deadline=None, derandomize=True, max_examples=60)
 seeds = st.integers(0, 10_000)
 dtypes = st.sampled_from([np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 shapes = st.sampled_from([(), (1,), (7,), (3, 4), (5, 2, 3), (4, 3, 2, 2)])
-grids = st.sampled_from([UINT8, INT8, INT8_SYMMETRIC, UINT4, INT4, INT16, UINT16])
+UINT16 = Grid(0, 65535, np.dtype(np.uint16))
+INT3 = Grid(-4, 3, np.dtype(np.int8))
+grids = st.sampled_from([UINT8, INT8, INT8_SYMMETRIC, INT7_SYMMETRIC, INT3, UINT16])
 magnitudes = st.floats(0, 1e38, allow_subnormal=True)
 
 

@@ -8,14 +8,12 @@ from onnxpress.passes.kernels import arrays as arrays_module
 from onnxpress.passes.kernels import pruning
 from onnxpress.passes.kernels.pruning import (
     apply_mask,
-    block_mask,
     block_scores,
-    magnitude_mask,
     magnitude_threshold,
     nm_mask,
+    spread_blocks,
     threshold_mask,
     zero_below,
-    zero_smallest,
 )
 
 modest = settings(deadline=None, derandomize=True, max_examples=60)
@@ -28,6 +26,16 @@ def weight_of(seed, shape, dtype=np.float32, *, levels=None):
     rng = np.random.default_rng(seed)
     plain = rng.standard_normal(shape) if levels is None else rng.integers(-levels, levels + 1, shape)
     return plain.astype(dtype)
+
+
+def zero_smallest(weight, sparsity):
+    threshold = magnitude_threshold([weight], sparsity)
+    return zero_below(weight, threshold.value, ties=threshold.ties)
+
+
+def largest(scores, sparsity):
+    threshold = magnitude_threshold([scores], sparsity)
+    return threshold_mask(scores, threshold.value, ties=threshold.ties)
 
 
 @modest
@@ -65,7 +73,7 @@ def test_selection_spans_pieces(monkeypatch):
     monkeypatch.setattr(arrays_module.pieces, "__kwdefaults__", {"size": 7})
     weight = weight_of(3, (10, 11))
     assert zero_smallest(weight, 0.5).zeros == 55
-    assert int((~magnitude_mask(weight, 0.3)).sum()) == 33
+    assert int((~largest(weight, 0.3)).sum()) == 33
 
 
 @modest
@@ -132,7 +140,7 @@ def test_groups_are_cut_alike_in_small_tiles(monkeypatch):
 
 def test_among_equal_scores_the_first_go():
     np.testing.assert_array_equal(nm_mask(np.ones(4), keep=1, group=4, axis=0), [False, False, False, True])
-    np.testing.assert_array_equal(magnitude_mask(np.ones(4), 0.5), [False, False, True, True])
+    np.testing.assert_array_equal(largest(np.ones(4), 0.5), [False, False, True, True])
 
 
 @modest
@@ -150,7 +158,7 @@ def test_block_scores_are_root_mean_squares_also_at_the_edge(seed, rows, columns
 def test_whole_blocks_go():
     weight = weight_of(2, (8, 3, 2, 2))
     weight[:4] *= 0.01
-    kept = block_mask(weight, block=(4, 6), sparsity=0.5)
+    kept = spread_blocks(largest(block_scores(weight, block=(4, 6)), 0.5), block=(4, 6), shape=weight.shape)
     np.testing.assert_array_equal(kept, np.broadcast_to(np.arange(8)[:, None, None, None] >= 4, kept.shape))
 
 

@@ -5,25 +5,36 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from onnxpress.calibration.cut import check_tensors, cut, opset_of, read_model
 from onnxpress.calibration.session import Runner
-from onnxpress.calibration.skeleton import check_tensors, load_skeleton, opset_of, set_outputs
 from onnxpress.rewriter.errors import ConfigError, ModelError
 
 
 def test_drops_what_the_outputs_do_not_need(linear):
-    model = load_skeleton(linear)
-    set_outputs(model, ["hidden"])
-    assert [node.op_type for node in model.graph.node] == ["MatMul"]
-    assert Runner(model.SerializeToString()).output_names == ("hidden",)
-    set_outputs(model, ["x"])
-    assert not model.graph.node
-    assert not model.graph.initializer
+    model = read_model(linear)
+    part = cut(model, ["hidden"])
+    assert [node.op_type for node in part.graph.node] == ["MatMul"]
+    assert Runner(part.SerializeToString()).output_names == ("hidden",)
+    part = cut(model, ["x"])
+    assert not part.graph.node
+    assert not part.graph.initializer
+
+
+def test_leaves_the_model_as_it_is_and_copies_all_else(linear):
+    model = read_model(linear)
+    model.graph.doc_string = "kept"
+    model.metadata_props.add(key="author", value="me")
+    before = model.SerializeToString(deterministic=True)
+    part = cut(model, ["y"], after={"y": [helper.make_node("Size", ["y"], ["size"])]})
+    assert model.SerializeToString(deterministic=True) == before
+    del part.graph.output[:]
+    part.graph.output.extend(model.graph.output)
+    assert part == model
 
 
 def test_added_nodes_stand_behind_what_they_read(linear):
-    model = load_skeleton(linear)
     after = {name: [helper.make_node("Size", [name], [f"size_{name}"])] for name in ("x", "w", "hidden")}
-    set_outputs(model, ["size_x", "size_w", "size_hidden", "y"], after=after)
+    model = cut(read_model(linear), ["size_x", "size_w", "size_hidden", "y"], after=after)
     assert [node.op_type for node in model.graph.node] == ["Size", "Size", "MatMul", "Size", "Relu"]
     sizes = Runner(model.SerializeToString()).run({"x": np.ones((2, 4), np.float32)})
     assert [int(sizes[f"size_{name}"]) for name in ("x", "w", "hidden")] == [8, 12, 6]
@@ -49,8 +60,7 @@ def branching() -> onnx.ModelProto:
 
 
 def test_keeps_what_a_branch_reads_from_outside():
-    model = branching()
-    set_outputs(model, ["y"])
+    model = cut(branching(), ["y"])
     assert [node.op_type for node in model.graph.node] == ["Relu", "If"]
     result = Runner(model.SerializeToString()).run({"x": np.array([-1, 1], np.float32), "c": np.array(True)})
     np.testing.assert_array_equal(result["y"], [0, 1])
@@ -65,15 +75,15 @@ def test_refuses_tensors_outside_the_main_graph():
 
 
 def test_finds_the_opset(linear):
-    assert opset_of(load_skeleton(linear)) == 17
+    assert opset_of(read_model(linear)) == 17
     assert opset_of(onnx.ModelProto()) == 0
 
 
 def test_refuses_what_is_no_model(tmp_path):
     with pytest.raises(ModelError, match=r"no file .*; check the path"):
-        load_skeleton(tmp_path / "none.onnx")
+        read_model(tmp_path / "none.onnx")
     with pytest.raises(ModelError, match="the model is no ONNX model, or cut short"):
-        load_skeleton(b"garbage")
+        read_model(b"garbage")
     (tmp_path / "bad.onnx").write_bytes(b"garbage")
     with pytest.raises(ModelError, match=r"bad.onnx is no ONNX model, or cut short"):
-        load_skeleton(tmp_path / "bad.onnx")
+        read_model(tmp_path / "bad.onnx")

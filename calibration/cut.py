@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from onnxpress.rewriter.errors import ConfigError, ModelError
 
@@ -12,8 +12,10 @@ from onnxpress.rewriter.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     import onnx
 
+_Message = TypeVar("_Message", "onnx.ModelProto", "onnx.GraphProto")
 
-def load_skeleton(model: Path | bytes) -> onnx.ModelProto:
+
+def read_model(model: Path | bytes) -> onnx.ModelProto:
     """Read a model without its external data.
 
     Raises:
@@ -47,45 +49,53 @@ def check_tensors(model: onnx.ModelProto, tensors: Iterable[str]) -> None:
             raise ConfigError(f"tensor {tensor!r} is not in the main graph; only tensors outside If and Loop are seen")
 
 
-def set_outputs(
+def cut(
     model: onnx.ModelProto, outputs: Sequence[str], *, after: Mapping[str, Sequence[onnx.NodeProto]] | None = None
-) -> None:
-    """Make `outputs` the outputs of the graph and drop, in place, what they do not need.
+) -> onnx.ModelProto:
+    """Copy the part of a model that computes `outputs`, which become its outputs.
 
-    Their types are left out: ONNX Runtime infers them.
+    Their types are left out: ONNX Runtime infers them. Weights that are not needed are not copied.
 
     Args:
-        model: the model.
+        model: the model, left as it is.
         outputs: names of tensors.
         after: nodes to add, by the tensor they read; each stands right behind the node that writes the tensor.
     """
     import onnx
 
-    graph = model.graph
-    if after:
-        _insert(graph, after)
-    del graph.output[:]
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     needed = set(outputs)
-    for position in reversed(range(len(graph.node))):
-        node = graph.node[position]
-        if needed.isdisjoint(node.output):
-            del graph.node[position]
-        else:
+    kept = []
+    for node in reversed(_nodes(model.graph, after or {})):
+        if not needed.isdisjoint(node.output):
             needed.update(_names_read(node))
-    for position in reversed(range(len(graph.initializer))):
-        if graph.initializer[position].name not in needed:
-            del graph.initializer[position]
+            kept.append(node)
+    part = _copy(model, without={"graph"})
+    part.graph.CopyFrom(_copy(model.graph, without={"node", "initializer", "output"}))
+    part.graph.node.extend(reversed(kept))
+    part.graph.initializer.extend(weight for weight in model.graph.initializer if weight.name in needed)
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return part
 
 
-def _insert(graph: onnx.GraphProto, after: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
+def _nodes(graph: onnx.GraphProto, after: Mapping[str, Sequence[onnx.NodeProto]]) -> list[onnx.NodeProto]:
     written = {name for node in graph.node for name in node.output}
     nodes = [new for tensor, added in after.items() if tensor not in written for new in added]
     for node in graph.node:
         nodes.append(node)
         nodes.extend(new for name in node.output for new in after.get(name, ()))
-    del graph.node[:]
-    graph.node.extend(nodes)
+    return nodes
+
+
+def _copy(message: _Message, *, without: Collection[str]) -> _Message:
+    """Copy a message but for some of its fields, which may be too large to copy and drop."""
+    made = type(message)()
+    for field, value in message.ListFields():
+        if field.name not in without:
+            if isinstance(value, int | float | str | bytes):
+                setattr(made, field.name, value)
+            else:
+                getattr(made, field.name).MergeFrom(value)
+    return made
 
 
 def opset_of(model: onnx.ModelProto) -> int:
