@@ -24,7 +24,6 @@ Or pass by pass:
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
-            return importlib.metadata.version("onnxpress")
+            return importlib.import_module("importlib.metadata").version("onnxpress")
         if name == "errors":
             return importlib.import_module("onnxpress.rewriter.errors")
         if name in _HOMES:

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+import math
+import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
+
+from onnxpress.rewriter.errors import ConfigError
+from onnxpress.terminal import say
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse what no figure can be compared with."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def above_zero(value: float | None) -> float | None:
+    """Refuse what is no factor and no duration."""
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value:g} is not a finite number above 0")
+    return value
+
+
+def startable(threads: int | None) -> int | None:
+    """Refuse so many threads that the system may not start them, or only crawls."""
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if threads is not None and threads > most:
+        raise typer.BadParameter(f"{threads} threads are too many for this machine; give {most} at most")
+    return threads
+
 
 Existing = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.")]
 Original = Annotated[Path, typer.Argument(metavar="A", help="The original, an .onnx file.")]
@@ -21,8 +51,65 @@ MetricName = Annotated[
 Providers = Annotated[
     str, typer.Option("--providers", metavar="LIST", help="Execution providers, as cpu or cuda,cpu; each is measured.")
 ]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads inside an operator.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, callback=startable, help="Threads inside an operator."),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything random.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write a JSON report; - for standard output, alone there.")
 ]
+
+
+def listed(providers: str) -> list[str]:
+    """The names in `cuda,cpu`."""
+    return [each.strip() for each in providers.split(",") if each.strip()]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonReport:
+    """Where a JSON report goes, and where the tables go beside it.
+
+    Attributes:
+        target: of the report: a file, `-` for standard output, None for nowhere.
+    """
+
+    target: str | None
+
+    def __post_init__(self) -> None:
+        """Refuse a place that cannot be written to before the work begins."""
+        if self.path is not None:
+            check_folder(self.path)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, where it is one."""
+        return None if self.target in (None, "-") else Path(str(self.target))
+
+    @property
+    def tables(self) -> TextIO:
+        """Where people read: standard error where machines read standard output."""
+        return sys.stderr if self.target == "-" else sys.stdout
+
+    def write(self, content: object, kind: str) -> None:
+        """Write what a command found."""
+        # Imports onnx and ONNX Runtime, for which `onnxpress --help` must not wait.
+        from onnxpress import report
+
+        if self.target is None:
+            return
+        text = report.to_json(report.document(kind, content))
+        if self.path is None:
+            say(text)
+        else:
+            report.write_text(text + "\n", self.path)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a report that could not be written.
+
+    Raises:
+        ConfigError: its folder is missing, or it is one.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError(f"report {path}: name a file in a folder that exists")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
+from onnxpress.calibration.plugins import is_reference
 from onnxpress.rewriter.errors import ConfigError, ModelError
+from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.skeleton import lift
 from onnxpress.rewriter.weights import Stored
 
@@ -55,11 +58,20 @@ class Artifact:
         return {file.name: _sha256(file) for file in self.files}
 
 
-def check_output(out: Path, source: Path | None) -> None:
+def files_of(model: str | Path | Model) -> Collection[Path]:
+    """The files of a model, or those that one in memory was loaded from.
+
+    Raises:
+        ModelError: no such file, or no readable model.
+    """
+    return model.files if isinstance(model, Model) else Artifact.of(model).files
+
+
+def check_output(out: Path) -> None:
     """Refuse a place that cannot be written to, before hours of work.
 
     Raises:
-        ConfigError: it is a folder, its own folder is missing or read-only, or a file of the input lies there.
+        ConfigError: it is a folder, or its own folder is missing or read-only.
     """
     if out.is_dir():
         raise ConfigError(f"output {out} is a folder; name a file in it, such as {out / 'model.onnx'}")
@@ -67,8 +79,59 @@ def check_output(out: Path, source: Path | None) -> None:
         raise ConfigError(f"output {out}: there is no folder {out.parent}; make it first")
     if not os.access(out.parent, os.W_OK):
         raise ConfigError(f"output {out}: the folder cannot be written to; choose another")
-    if source is not None and out.exists() and any(out.samefile(file) for file in Artifact.of(source).files):
-        raise ConfigError(f"output {out} is the input model; choose another name, the input is never overwritten")
+
+
+def check_places(
+    written: Mapping[str, Path | None],
+    *,
+    models: Sequence[str | Path | Model] = (),
+    sources: Mapping[str, object] | None = None,
+) -> None:
+    """Refuse to write over what is read, or to write two things to one place.
+
+    Args:
+        written: places by the option that names them; None where it is not given.
+        models: that are read; their external data counts.
+        sources: whatever else is read, by the option that names it; what is no path on disk is left out.
+
+    Raises:
+        ConfigError: two are the same file.
+        ModelError: no such model.
+    """
+    places = {option: path for option, path in written.items() if path is not None}
+    for (first, path), (second, other) in combinations(places.items(), 2):
+        if _same(path, other):
+            raise ConfigError(f"{first} and {second} are both {path}; give each a name of its own")
+    if not places:
+        return
+    read = [(f"the input {file.name}", file) for model in models for file in files_of(model)]
+    read += [(f"what {option} reads", path) for option, each in (sources or {}).items() for path in _paths(each)]
+    for option, path in places.items():
+        for what, file in read:
+            if _same(path, file) or (file.is_dir() and path.exists() and _within(path, file)):
+                raise ConfigError(f"{option} {path} is {what}; choose another name, what is read is never overwritten")
+
+
+def _paths(source: object) -> list[Path]:
+    """Where a source lies on disk, as far as its name tells."""
+    if not isinstance(source, str | Path):
+        return []
+    path = Path(source)
+    if not path.exists() and isinstance(source, str) and is_reference(source):
+        path = Path(*source.partition(":")[0].split(".")).with_suffix(".py")
+    return [path] if path.exists() else []
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two paths are one file, there or not yet."""
+    try:
+        return first.samefile(second)
+    except OSError:  # one is not there
+        return first.resolve() == second.resolve()
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
 
 
 @contextmanager
@@ -82,10 +145,15 @@ def scratch(out: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def deliver(made: Path, out: Path) -> Artifact:
+def deliver(made: Path, out: Path, *, keep: Collection[Path] = ()) -> Artifact:
     """Move a finished model to `out`, in the same file system; the model file, which names the data files, comes last.
 
     Data files of the model that stood there before go with it, where they are named as ours are.
+
+    Args:
+        made: the finished model.
+        out: where it goes.
+        keep: files of the input, which stay although the old model at `out` may share them.
 
     Raises:
         ModelError: the files cannot be moved.
@@ -97,6 +165,8 @@ def deliver(made: Path, out: Path) -> Artifact:
             file.replace(out.with_name(file.name))
         made.replace(out)
         for file in old:
+            if any(_same(file, each) for each in keep):
+                continue
             file.unlink(missing_ok=True)
     except OSError as error:
         raise ModelError(f"cannot write {out}: {error.strerror}") from error

@@ -63,6 +63,12 @@ class Benchmark:
     speedup: float
     quartiles: tuple[float, float]
 
+    @property
+    def pace(self) -> str:
+        """How fast the second is, in words."""
+        low, high = self.quartiles
+        return f"{self.speedup:.2f} times its speed on {self.provider}, middle half of pairs {low:.2f} to {high:.2f}"
+
 
 def bench(
     first: str | Path,
@@ -95,7 +101,7 @@ def bench(
         ModelError: a model that cannot be run.
         FeedError: samples that do not fit.
     """
-    if seconds <= 0:
+    if not seconds > 0:
         raise ConfigError(f"seconds {seconds}: give more than 0")
     if pairs < 1:
         raise ConfigError(f"pairs {pairs}: give 1 or more")

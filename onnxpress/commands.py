@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxpress.arguments import Data, Existing, Json, MetricName, Original, Out, Providers, Result, Seed, Threads
+from onnxpress.arguments import (
+    Data,
+    Existing,
+    Json,
+    JsonReport,
+    MetricName,
+    Original,
+    Out,
+    Providers,
+    Result,
+    Seed,
+    Threads,
+    above_zero,
+    check_folder,
+    finite,
+    listed,
+)
 from onnxpress.rewriter.errors import ConfigError, InputError, LimitNotMet
 from onnxpress.terminal import complain, progress, say, show
 
@@ -18,48 +33,6 @@ if TYPE_CHECKING:
     from onnxpress.outcome import CompressionResult
 
 DEBUG = "--debug"
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """Where a JSON report goes, and where the tables go beside it.
-
-    Attributes:
-        target: of the report: a file, `-` for standard output, None for nowhere.
-    """
-
-    target: str | None
-
-    def __post_init__(self) -> None:
-        """Refuse a place that cannot be written to before the work begins."""
-        if self.target not in (None, "-"):
-            _check_folder(Path(str(self.target)))
-
-    @property
-    def tables(self) -> TextIO:
-        """Where people read: standard error where machines read standard output."""
-        return sys.stderr if self.target == "-" else sys.stdout
-
-    def write(self, content: object, kind: str) -> None:
-        """Write what a command found."""
-        from onnxpress import report
-
-        if self.target is None:
-            return
-        text = report.to_json(report.document(kind, content))
-        if self.target == "-":
-            say(text)
-        else:
-            report.write_text(text + "\n", Path(self.target))
-
-
-def _check_folder(path: Path) -> None:
-    if not path.parent.is_dir() or path.is_dir():
-        raise ConfigError(f"report {path}: name a file in a folder that exists")
-
-
-def _listed(providers: str) -> list[str]:
-    return [each.strip() for each in providers.split(",") if each.strip()]
 
 
 app = typer.Typer(
@@ -90,8 +63,10 @@ def root(
 def inspect(model: Existing, json: Json = None) -> None:
     """Show what a model is made of, and what each family of passes could do with it."""
     from onnxpress import inspection, tables
+    from onnxpress.artifact import check_places
 
-    report = _Report(json)
+    report = JsonReport(json)
+    check_places({"--json": report.path}, models=[model])
     found = inspection.inspect(model)
     report.write(found, "inspection")
     for table in tables.inspection(found):
@@ -109,10 +84,16 @@ def compress(
     ] = None,
     metric: MetricName = None,
     providers: Providers = "cpu",
-    max_drop: Annotated[float | None, typer.Option(min=0, help="The metric may fall by so much.")] = None,
-    min_sqnr: Annotated[float | None, typer.Option(help="Outputs must keep so many dB above the error.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, callback=finite, help="The metric may fall by so much.")
+    ] = None,
+    min_sqnr: Annotated[
+        float | None, typer.Option(callback=finite, help="Outputs must keep so many dB above the error.")
+    ] = None,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="The result may take so many bytes.")] = None,
-    min_speedup: Annotated[float | None, typer.Option(help="The result must be so many times as fast.")] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(callback=above_zero, help="The result must be so many times as fast.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Write the result even where a limit is not met.")] = False,
     samples: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of --data used at most.")] = None,
     threads: Threads = None,
@@ -121,13 +102,16 @@ def compress(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML report.")] = None,
 ) -> None:
     """Compress a model by a recipe, verify and time the result."""
+    from onnxpress.artifact import check_places
     from onnxpress.compression import compress as run
     from onnxpress.outcome import LimitsNotMet
-    from onnxpress.recipe import Limits
+    from onnxpress.recipe import Limits, locate
 
-    report = _Report(json)
+    report = JsonReport(json)
     if html is not None:
-        _check_folder(html)
+        check_folder(html)
+    read = {"--data": data, "--test": test, "--recipe": locate(recipe), "--metric": metric}
+    check_places({"--output": output, "--json": report.path, "--html": html}, models=[model], sources=read)
     limits = Limits(max_drop=max_drop, min_sqnr=min_sqnr, max_bytes=max_bytes, min_speedup=min_speedup)
     unmet: LimitsNotMet | None = None
     try:
@@ -139,7 +123,7 @@ def compress(
                 data=data,
                 test=test,
                 metric=metric,
-                providers=_listed(providers),
+                providers=listed(providers),
                 limits=limits,
                 samples=samples,
                 threads=threads,
@@ -155,7 +139,7 @@ def compress(
     say(f"wrote {result.path}", stream=report.tables)
 
 
-def _tell(result: CompressionResult, report: _Report, html: Path | None) -> None:
+def _tell(result: CompressionResult, report: JsonReport, html: Path | None) -> None:
     """Write the reports of a compression, and show it."""
     from onnxpress import tables
     from onnxpress.report import account
@@ -179,25 +163,32 @@ def verify(
     data: Data = None,
     metric: MetricName = None,
     providers: Providers = "cpu",
-    min_sqnr: Annotated[float | None, typer.Option(help="Exit with 3 where an output is below so many dB.")] = None,
-    max_drop: Annotated[float | None, typer.Option(min=0, help="Exit with 3 where the metric falls by more.")] = None,
+    min_sqnr: Annotated[
+        float | None, typer.Option(callback=finite, help="Exit with 3 where an output is below so many dB.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, callback=finite, help="Exit with 3 where the metric falls by more.")
+    ] = None,
     threads: Threads = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
     """Compare two models on the same samples: every output, and the metric."""
     from onnxpress import tables, verification
+    from onnxpress.artifact import check_places
 
     if max_drop is not None and metric is None:
         raise ConfigError("--max-drop needs a metric to fall: add --metric top1 or --metric module:function")
-    report = _Report(json)
+    report = JsonReport(json)
+    read = {"--data": data, "--metric": metric}
+    check_places({"--json": report.path}, models=[original, result], sources=read)
     with progress() as bars:
         found = verification.verify(
             original,
             result,
             data=data,
             metric=metric,
-            providers=_listed(providers),
+            providers=listed(providers),
             threads=threads,
             seed=seed,
             progress=bars,
@@ -219,22 +210,26 @@ def bench(
     result: Result,
     data: Data = None,
     providers: Providers = "cpu",
-    seconds: Annotated[float, typer.Option(metavar="S", help="On each provider, about.")] = 5.0,
-    min_speedup: Annotated[float | None, typer.Option(help="Exit with 3 where B is not so many times as fast.")] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", callback=above_zero, help="On each provider, about.")] = 5.0,
+    min_speedup: Annotated[
+        float | None, typer.Option(callback=above_zero, help="Exit with 3 where B is not so many times as fast.")
+    ] = None,
     threads: Threads = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
     """Time two models in turns."""
     from onnxpress import benchmark, tables
+    from onnxpress.artifact import check_places
 
-    report = _Report(json)
+    report = JsonReport(json)
+    check_places({"--json": report.path}, models=[original, result], sources={"--data": data})
     with progress() as bars:
         found = benchmark.bench(
             original,
             result,
             data=data,
-            providers=_listed(providers),
+            providers=listed(providers),
             threads=threads,
             seconds=seconds,
             seed=seed,

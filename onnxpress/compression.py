@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnxpress.artifact import Artifact, check_output, deliver, scratch
+from onnxpress.artifact import Artifact, check_output, check_places, deliver, files_of, scratch
 from onnxpress.benchmark import Benchmark, bench
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Metric, load_metric
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import Runner
-from onnxpress.outcome import CompressionResult, LimitsNotMet, ResultError, Version, unmet
+from onnxpress.outcome import CompressionResult, LimitsNotMet, ResultError, Version, cautions, unmet
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.encode.folding import undecoded_nodes
 from onnxpress.passes.normalise import Normalise
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.report import Report
-from onnxpress.recipe import Limits, Recipe, load
+from onnxpress.recipe import Limits, Recipe, load, locate
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError
 from onnxpress.rewriter.model import Model
 from onnxpress.runtime import check_runtime
 from onnxpress.verification import Verification, provider_names, samples_for, verify
 
-WORRYING = 10.0
-"""SQNR in dB below which outputs differ so much that only a task's own metric can say whether it matters."""
 PARITY_BATCHES = 64
 """Batches whose outputs are compared at most; the metric sees all samples."""
 
@@ -82,13 +80,16 @@ def compress(
     """
     began = time.perf_counter()
     check_runtime()
+    names = provider_names(providers)
     plan = recipe if isinstance(recipe, Recipe) else _recipe(recipe)
     measure = load_metric(metric) if isinstance(metric, str) else metric
     limits = _merged(plan.limits, limits)
     if limits.max_drop is not None and measure is None:
         raise ConfigError(f"max_drop {limits.max_drop} needs a metric to fall: give top1 or module:function")
     out = Path(out)
-    check_output(out, None if isinstance(model, Model) else Path(model))
+    read = {"data": data, "test": test, "recipe": locate(recipe) if isinstance(recipe, str | Path) else None}
+    check_places({"output": out}, models=[model], sources=read)
+    check_output(out)
     with scratch(out) as folder:
         source, loaded = _source(model, folder)
         with Runner(source, threads=threads) as runner:
@@ -97,7 +98,7 @@ def compress(
         bench_ = Workbench(
             feed=feed,
             metric=measure,
-            providers=provider_names(providers),
+            providers=names,
             threads=threads,
             seed=seed,
             progress=progress or Silent(),
@@ -105,10 +106,13 @@ def compress(
         run = _Run(loaded, source, folder / out.name, plan, bench_, judging, bench_seconds)
         run.try_input()
         result = run.result(limits)
-        warnings = _warnings(result, run, data, test)
-        result = replace(result, warnings=warnings, source=None if isinstance(model, Model) else source)
+        warnings = [*feed.warnings, *judging.warnings, *run.notes]
+        warnings += cautions(result, calibrated=data is not None, separate=test is not None)
+        result = replace(
+            result, warnings=tuple(dict.fromkeys(warnings)), source=None if isinstance(model, Model) else source
+        )
         if not result.unmet or keep:
-            deliver(folder / out.name, out)
+            deliver(folder / out.name, out, keep=files_of(model))
             result = replace(result, path=out)
     result = replace(result, seconds=time.perf_counter() - began)
     if result.unmet:
@@ -150,8 +154,15 @@ class _Run:
         """Make the model, choose what is delivered, and measure that."""
         reports = self._make()
         version = self._choose()
+        benchmarks = self._bench(self.source)
+        if self.recipe.goal == "latency" and (slower := [each for each in benchmarks if each.quartiles[1] < 1]):
+            self._take(self.source)
+            self.notes.append(
+                f"the {version} model is slower than the input ({slower[0].pace}), so the input is delivered"
+            )
+            version, benchmarks = "original", self._bench(self.source)
         before, after = Artifact.of(self.source), Artifact.of(self.made)
-        verification, benchmarks = self._verify(), self._bench(self.source)
+        verification = self._verify()
         result = CompressionResult(
             source=self.source,
             path=None,
@@ -204,12 +215,12 @@ class _Run:
     def _choose(self) -> Version:
         """Keep what is best in the goal, and say so where that is not the compressed model."""
         if self.recipe.goal == "latency":
-            slowest = min(self._bench(self.normalised), key=lambda each: each.speedup)
-            if slowest.speedup < 1:
+            slowest = min(self._bench(self.normalised), key=lambda each: each.quartiles[0])
+            if not slowest.quartiles[0] > 1:
                 self._take(self.normalised)
                 self.notes.append(
-                    f"the compressed model is slower than the normalised one ({slowest.speedup:.2f} times its speed on "
-                    f"{slowest.provider}), so the normalised model is delivered"
+                    f"the compressed model is not faster than the normalised one beyond noise ({slowest.pace}), so "
+                    "the normalised model is delivered"
                 )
                 return "normalised"
         if self.recipe.goal == "size":
@@ -257,10 +268,18 @@ class _Run:
         )
 
 
-def _recipe(source: str | Path | Sequence[Pass]) -> Recipe:
+def _recipe(source: object) -> Recipe:
     if isinstance(source, str | Path):
         return load(source)
-    return Recipe(name="passes", passes=tuple(source))
+    passes: list[Pass] = []
+    for each in source if isinstance(source, Iterable) and not isinstance(source, Mapping) else [source]:
+        if not isinstance(each, Pass):
+            raise ConfigError(
+                f"recipe {each!r}: give the name of a built-in recipe, a recipe file, a Recipe, or a list of passes "
+                "such as [ShareKMeans(bits=5), Encode()]"
+            )
+        passes.append(each)
+    return Recipe(name="passes", passes=tuple(passes))
 
 
 def _split(passes: Sequence[Pass]) -> tuple[list[Pass], list[Pass]]:
@@ -281,29 +300,3 @@ def _source(model: str | Path | Model, folder: Path) -> tuple[Path, Model]:
     path.parent.mkdir()
     model.save(path)
     return path, model
-
-
-def _warnings(result: CompressionResult, run: _Run, data: object, test: object) -> tuple[str, ...]:
-    """All that the user must know, each once, in the order in which it came up."""
-    assert run.bench.feed is not None
-    found = [*run.bench.feed.warnings, *run.judging.warnings]
-    found += [f"{each.name}: {warning}" for each in result.reports for warning in each.warnings]
-    found += run.notes
-    idle = [each.name for each in result.reports if each.name != Normalise.name and not each.changes]
-    found += [f"{name} changed nothing; the report says why for each weight" for name in idle]
-    for parity in result.verification.providers:
-        if not parity.sqnr >= WORRYING:
-            found.append(
-                f"the outputs on {parity.provider} keep only {parity.sqnr:.1f} dB above the error: judge by a metric "
-                "(--metric), or ask for less"
-            )
-    if result.recipe.needs_data and data is not None and test is None and run.bench.metric is not None:
-        found.append("the metric was measured on the samples that calibrated; give others by test (--test)")
-    if result.bytes_after > result.bytes_before:
-        found.append(
-            f"the result is larger than the input: {result.bytes_after:,} bytes, {result.bytes_before:,} before"
-        )
-    for each in result.benchmarks:
-        if each.quartiles[1] < 1:
-            found.append(f"the result is slower than the input: {each.speedup:.2f} times its speed on {each.provider}")
-    return tuple(dict.fromkeys(found))

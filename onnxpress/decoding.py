@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxpress.artifact import check_output, deliver, scratch
+from onnxpress.artifact import Artifact, check_output, check_places, deliver, scratch
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.encode.decode import Decode
 from onnxpress.passes.encode.evaluate import decoded_weights
@@ -28,9 +28,10 @@ def decode_file(model: str | Path, out: str | Path) -> tuple[int, int]:
     """
     check_runtime()
     out = Path(out)
+    check_places({"output": out}, models=[Path(model)])
+    check_output(out)
     loaded = Model.load(model)
-    check_output(out, Path(model))
     count = len(decoded_weights(loaded))
     with scratch(out) as folder:
         Decode()(loaded, Workbench()).model.save(folder / out.name)
-        return count, deliver(folder / out.name, out).nbytes
+        return count, deliver(folder / out.name, out, keep=Artifact.of(model).files).nbytes

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
 
@@ -60,9 +60,27 @@ def schema_of(name: str) -> dict[str, JsonValue]:
     return result
 
 
-def wish(message: str) -> str:
-    """What pydantic says about a value, to stand after the name of its field."""
-    return message.replace("Input should be", "should be").replace("Value error, ", "")
+class Complaint(NamedTuple):
+    """What pydantic says about a field.
+
+    Attributes:
+        kind: `missing`, `extra_forbidden`, …
+        field: its name, with those above it.
+        wish: what its value should be, to stand after the name.
+        value: what it is.
+    """
+
+    kind: str
+    field: tuple[int | str, ...]
+    wish: str
+    value: object
+
+    @classmethod
+    def of(cls, error: ValidationError) -> Complaint:
+        """The one to show: a stray field before the missing one for which it may be misspelt."""
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        wish = first["msg"].replace("Input should be", "should be").replace("Value error, ", "")
+        return cls(first["type"], first["loc"], wish, first["input"])
 
 
 def _with_sites(kind: type[Pass], options: Mapping[str, object], where: str) -> dict[str, object]:
@@ -85,14 +103,14 @@ def _checked(kind: type[Pass], options: Mapping[str, object], where: str) -> dic
     try:
         checked = _model(kind).model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = f"{where}.{first['loc'][0]}" if first["loc"] else where
-        if first["type"] == "extra_forbidden":
-            hint = suggest(str(first["loc"][0]), _model(kind).model_fields)
+        found = Complaint.of(error)
+        field = f"{where}.{found.field[0]}" if found.field else where
+        if found.kind == "extra_forbidden":
+            hint = suggest(str(found.field[0]), _model(kind).model_fields)
             raise ConfigError(f"{field}: {kind.name} has no such option; {hint}") from error
-        if first["type"] == "missing":
+        if found.kind == "missing":
             raise ConfigError(f"{field}: {kind.name} needs this option") from error
-        raise ConfigError(f"{field}: {wish(first['msg'])}, not {first['input']!r}") from error
+        raise ConfigError(f"{field}: {found.wish}, not {found.value!r}") from error
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 

@@ -8,17 +8,24 @@ OnnxpressError
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from onnxpress.benchmark import Benchmark
+from onnxpress.passes.encode.encode import Encode
+from onnxpress.passes.normalise import Normalise
 from onnxpress.passes.report import Report
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import LimitNotMet, OnnxpressError
 from onnxpress.verification import Verification
 
+WORRYING = 10.0
+"""SQNR in dB below which outputs differ so much that only a task's own metric can say whether it matters."""
+SHRUNK = 0.98
+"""Share of the input's bytes below which a file got smaller by more than what normalisation drops."""
 Version = Literal["compressed", "normalised", "original"]
 
 
@@ -93,3 +100,58 @@ def unmet(result: CompressionResult, limits: Limits) -> Iterator[str]:
         yield f"the model takes {result.bytes_after:,} bytes, max_bytes is {limits.max_bytes:,}"
     if limits.min_speedup is not None and not result.speedup >= limits.min_speedup:
         yield f"the speed-up is {result.speedup:.2f}, min_speedup is {limits.min_speedup:g}"
+
+
+def cautions(result: CompressionResult, *, calibrated: bool, separate: bool) -> Iterator[str]:
+    """What the user must know although nothing failed.
+
+    Args:
+        result: what was made and measured.
+        calibrated: samples were given to the passes.
+        separate: other samples were given to judge by.
+    """
+    if result.recipe.needs_data and not calibrated:
+        yield (
+            f"the ranges of {result.recipe.name} come from made-up inputs, so the result may be useless on real ones; "
+            "give samples (--data)"
+        )
+    yield from _of_passes(result)
+    yield from _of_outputs(result, "--test" if separate else "--data")
+    if result.recipe.needs_data and calibrated and not separate and result.verification.metric is not None:
+        yield "the metric was measured on the samples that calibrated; give others by test (--test)"
+    if result.bytes_after > result.bytes_before:
+        yield f"the result is larger than the input: {result.bytes_after:,} bytes, {result.bytes_before:,} before"
+    for each in result.benchmarks:
+        if each.quartiles[1] < 1:
+            yield f"the result is slower than the input: {each.speedup:.2f} times its speed on {each.provider}"
+
+
+def _of_passes(result: CompressionResult) -> Iterator[str]:
+    """What passes warn of, and those that came to nothing."""
+    for report in result.reports:
+        yield from (f"{report.name}: {warning}" for warning in report.warnings)
+        if report.name != Normalise.name and not report.changes:
+            yield f"{report.name} changed nothing; the report says why for each weight"
+    sparing = any(each.name.startswith(("prune-", "share-")) and each.changes for each in result.reports)
+    encoded = any(each.name == Encode.name for each in result.reports)
+    if sparing and not encoded and result.bytes_after > SHRUNK * result.bytes_before:
+        yield "zeros and shared values make a file smaller only through encode: add it as the last pass"
+
+
+def _of_outputs(result: CompressionResult, option: str) -> Iterator[str]:
+    """Outputs, or a metric, that say much or nothing."""
+    changed = any(change.error for report in result.reports for change in report.changes)
+    if result.version == "compressed" and changed and result.verification.sqnr == math.inf:
+        yield f"the samples do not reach the changed weights, so nothing is proven; give other samples ({option})"
+    for parity in result.verification.providers:
+        if not parity.sqnr >= WORRYING:
+            yield (
+                f"the outputs on {parity.provider} keep only {parity.sqnr:.1f} dB above the error: judge by a metric "
+                "(--metric), or ask for less"
+            )
+        for which, value in (("before", parity.metric_before), ("after", parity.metric_after)):
+            if value is not None and math.isnan(value):
+                yield (
+                    f"{result.verification.metric} is not a number {which} compression on {parity.provider}, so it "
+                    "says nothing: look at the metric, and at the samples"
+                )

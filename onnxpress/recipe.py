@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from onnxpress.options import read_pass, schema_of, wish
+from onnxpress.options import Complaint, read_pass, schema_of
 from onnxpress.passes.base import Pass
 from onnxpress.passes.registry import known, suggest
 from onnxpress.rewriter.errors import ConfigError
@@ -21,7 +21,18 @@ Goal = Literal["size", "latency"]
 SUFFIXES = (".yaml", ".yml")
 
 
-class Limits(BaseModel):
+class _Limits(BaseModel):
+    """The limits of a recipe file: pydantic complains about them with all that stands beside them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="Limits")
+
+    max_drop: Annotated[float, Field(ge=0)] | None = None
+    min_sqnr: float | None = None
+    max_bytes: Annotated[int, Field(gt=0)] | None = None
+    min_speedup: Annotated[float, Field(gt=0)] | None = None
+
+
+class Limits(_Limits):
     """What the result must keep to; None sets no limit.
 
     Attributes:
@@ -31,12 +42,24 @@ class Limits(BaseModel):
         min_speedup: latency of the original over that of the result, the median of pairs.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    def __init__(
+        self,
+        *,
+        max_drop: float | None = None,
+        min_sqnr: float | None = None,
+        max_bytes: int | None = None,
+        min_speedup: float | None = None,
+    ) -> None:
+        """Check each limit.
 
-    max_drop: Annotated[float, Field(ge=0)] | None = None
-    min_sqnr: float | None = None
-    max_bytes: Annotated[int, Field(gt=0)] | None = None
-    min_speedup: Annotated[float, Field(gt=0)] | None = None
+        Raises:
+            ConfigError: one that means nothing, such as NaN; names it.
+        """
+        try:
+            super().__init__(max_drop=max_drop, min_sqnr=min_sqnr, max_bytes=max_bytes, min_speedup=min_speedup)
+        except ValidationError as error:
+            found = Complaint.of(error)
+            raise ConfigError(f"{found.field[0]} {found.value!r}: {found.wish}") from error
 
 
 class _Document(BaseModel):
@@ -47,7 +70,7 @@ class _Document(BaseModel):
     description: str = ""
     goal: Goal | None = None
     needs_data: bool = False
-    limits: Limits = Limits()
+    limits: _Limits = _Limits()
     passes: list[object]
 
 
@@ -146,7 +169,7 @@ def parse(text: str, *, name: str, source: str) -> Recipe:
         description=document.description,
         goal=document.goal,
         needs_data=document.needs_data,
-        limits=document.limits,
+        limits=Limits(**document.limits.model_dump()),
         passes=passes,
     )
 
@@ -176,14 +199,15 @@ def _folder() -> Path:
 
 def _refuse(error: ValidationError, source: str) -> NoReturn:
     """Turn the first complaint of pydantic into one line."""
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    if first["type"] == "missing":
+    found = Complaint.of(error)
+    where = ".".join(map(str, found.field))
+    if found.kind == "missing":
         raise ConfigError(f"{source}: {where}: is missing") from error
-    if first["type"] == "extra_forbidden":
-        hint = suggest(str(first["loc"][-1]), _Document.model_fields if len(first["loc"]) == 1 else Limits.model_fields)
+    if found.kind == "extra_forbidden":
+        fields = _Document.model_fields if len(found.field) == 1 else Limits.model_fields
+        hint = suggest(str(found.field[-1]), fields)
         raise ConfigError(f"{source}: {where}: there is no such field; {hint}") from error
-    raise ConfigError(f"{source}: {where}: {wish(first['msg'])}, not {first['input']!r}") from error
+    raise ConfigError(f"{source}: {where}: {found.wish}, not {found.value!r}") from error
 
 
 def _complaint(error: yaml.YAMLError) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
@@ -146,10 +148,23 @@ def benchmarks(found: Sequence[Benchmark], *, names: tuple[str, str] = ("origina
 def passes(reports: Sequence[Report]) -> Table:
     """What each pass did."""
     rows = [
-        [each.name, str(len(each.changes)), str(len(each.skips)), f"{each.seconds:.2f} s", _options(each)]
+        [each.name, str(len(each.changes)), kinds(each), str(len(each.skips)), f"{each.seconds:.2f} s", _options(each)]
         for each in reports
     ]
-    return Table("passes", ("pass", ">changes", ">skips", ">time", "options"), rows)
+    return Table("passes", ("pass", ">changes", "to layers", ">skips", ">time", "options"), rows)
+
+
+def kinds(report: Report, *, most: int = 3) -> str:
+    """What was done to layers, the same together: `12 int8 per channel, 4 int8 in the file`."""
+    found = Counter(_kind(each.action) for each in report.changes if each.site != "graph").most_common()
+    more = [f"{sum(number for _, number in found[most:])} others"] if len(found) > most else []
+    return ", ".join([f"{number} {kind}" for kind, number in found[:most]] + more)
+
+
+def _kind(action: str) -> str:
+    """The words of an action without its figures: `zeros` of `90.0% zeros`, `rank` of `rank 96 of 512`."""
+    words = re.sub(r"^[\d.,]+\s*%?\s*", "", action)
+    return re.split(r"[,:;(]|\b\d", words)[0].strip().removesuffix(" of") or action
 
 
 def skips(reports: Sequence[Report], *, most: int = 12) -> Table | None:

@@ -102,9 +102,9 @@ class Verification:
 
     @property
     def drop(self) -> float | None:
-        """How far the metric fell on the worst provider."""
+        """How far the metric fell on the worst provider; NaN where it is none on one."""
         drops = [each.drop for each in self.providers if each.drop is not None]
-        return max(drops, default=None)
+        return math.nan if any(map(math.isnan, drops)) else max(drops, default=None)
 
 
 def verify(
@@ -153,6 +153,8 @@ def provider_names(providers: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: none, or an unknown one.
     """
+    if isinstance(providers, str):  # a sequence of letters, else
+        providers = (providers,)
     if not providers:
         raise ConfigError("no provider is named; give at least one, such as cpu")
     return tuple(dict.fromkeys(provider_name(each) for each in providers))

@@ -1,13 +1,14 @@
 """The files of a model are found, moved together, and never left half done."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxpress.artifact import Artifact, check_output, deliver, scratch
+from onnxpress.artifact import Artifact, check_output, check_places, deliver, scratch
 from onnxpress.rewriter.errors import ConfigError, ModelError
 from onnxpress.rewriter.model import Model
 
@@ -62,13 +63,47 @@ def test_what_is_not_finished_goes(out):
 
 def test_refuses_a_place_that_cannot_be_written(model, external, tmp_path):
     with pytest.raises(ConfigError, match="is a folder; name a file in it"):
-        check_output(tmp_path, model)
+        check_output(tmp_path)
     with pytest.raises(ConfigError, match="there is no folder"):
-        check_output(tmp_path / "none" / "x.onnx", model)
-    with pytest.raises(ConfigError, match="never overwritten"):
-        check_output(model, model)
-    with pytest.raises(ConfigError, match="never overwritten"):
-        check_output(external.with_name("weights.bin"), external)
+        check_output(tmp_path / "none" / "x.onnx")
+
+
+def test_what_is_read_is_never_overwritten(model, external, samples, tmp_path):
+    link, feed = tmp_path / "link.onnx", tmp_path / "feed"
+    link.symlink_to(model)
+    feed.mkdir()
+    (feed / "0.npz").write_bytes(samples.read_bytes())
+    for place in (model, model.parent / ".." / "input" / model.name, link):
+        with pytest.raises(ConfigError, match=r"--json .* is the input small.onnx; choose .* never overwritten"):
+            check_places({"--json": place}, models=[model])
+    with pytest.raises(ConfigError, match=r"is the input weights.bin"):
+        check_places({"output": external.with_name("weights.bin")}, models=[model, external])
+    for source, place in ((samples, samples), (str(samples), samples), (feed, feed / "0.npz")):
+        with pytest.raises(ConfigError, match="is what --data reads"):
+            check_places({"output": place}, sources={"--data": source})
+    check_places({"output": feed / "new.onnx", "--json": None}, models=[model], sources={"--data": feed, "--test": []})
+
+
+def test_a_module_that_gives_samples_is_never_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("feed.py").touch()
+    with pytest.raises(ConfigError, match=r"feed.py is what --data reads"):
+        check_places({"--json": Path("feed.py")}, sources={"--data": "feed:samples"})
+
+
+def test_two_things_are_never_written_to_one_place(tmp_path):
+    with pytest.raises(ConfigError, match="output and --json are both"):
+        check_places({"output": tmp_path / "o", "--json": tmp_path / "x" / ".." / "o"})
+
+
+def test_data_of_the_input_stays_when_its_old_model_is_replaced(model, out):
+    Model.load(model).save(out, external_data=True)
+    copy = out.with_name("copy.onnx")
+    copy.write_bytes(out.read_bytes())
+    with scratch(out) as folder:
+        Model.load(model).save(folder / out.name)
+        deliver(folder / out.name, out, keep=Artifact.of(copy).files)
+    assert Model.load(copy).weight_bytes() == Model.load(model).weight_bytes()
 
 
 def test_a_scratch_folder_that_cannot_be_made_is_a_model_error(tmp_path):

@@ -106,6 +106,12 @@ def test_samples_that_do_not_fit_are_refused(refused, model, out, tmp_path, arra
         (("--max-drop", "0.1"), "metric"),
         (("--json", "nowhere/report.json"), "nowhere"),
         (("--html", "nowhere/report.html"), "nowhere"),
+        (("--min-speedup", "0"), "'--min-speedup': 0 is not a finite number above 0"),
+        (("--min-speedup", "-1"), "'--min-speedup': -1 is not"),
+        (("--min-speedup", "nan"), "'--min-speedup': nan is not"),
+        (("--min-sqnr", "nan"), "'--min-sqnr': nan is not a finite number"),
+        (("--max-drop", "nan"), "'--max-drop'"),
+        (("--threads", "1000000"), "'--threads': 1000000 threads are too many"),
     ],
 )
 def test_wrong_options_are_refused(refused, model, out, options, words):
@@ -122,6 +128,52 @@ def test_the_input_is_never_overwritten(run, model, samples):
     before = model.read_bytes()
     assert run("compress", model, "-o", model, "--data", samples)[0] == 2
     assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "MODEL", "--json", "MODEL"),
+        ("decode", "MODEL", "-o", "MODEL"),
+        ("compress", "MODEL", "-o", "OUT", "--json", "MODEL"),
+        ("compress", "MODEL", "-o", "OUT", "--html", "MODEL"),
+        ("compress", "MODEL", "-o", "DATA", "--data", "DATA"),
+        ("compress", "MODEL", "-o", "OUT", "--data", "DATA", "--html", "DATA"),
+        ("compress", "MODEL", "-o", "OUT", "--test", "DATA", "--json", "DATA"),
+        ("compress", "MODEL", "-o", "OUT", "--recipe", "RECIPE", "--json", "RECIPE"),
+        ("compress", "MODEL", "-o", "OUT", "--json", "OUT"),
+        ("compress", "MODEL", "-o", "OUT", "--json", "REPORT", "--html", "REPORT"),
+        ("verify", "MODEL", "MODEL", "--json", "MODEL"),
+        ("verify", "MODEL", "MODEL", "--data", "DATA", "--json", "DATA"),
+        ("bench", "MODEL", "MODEL", "--json", "MODEL"),
+        ("bench", "MODEL", "MODEL", "--data", "DATA", "--json", "DATA"),
+    ],
+)
+def test_no_report_replaces_what_is_read_or_written(refused, model, out, samples, tmp_path, arguments):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("passes: []", encoding="utf-8")
+    places = {"MODEL": model, "OUT": out, "DATA": samples, "RECIPE": recipe, "REPORT": tmp_path / "report"}
+    before = [path.read_bytes() for path in (model, samples, recipe)]
+    complaint = refused(*(places.get(each, each) for each in arguments))
+    assert "never overwritten" in complaint or "a name of its own" in complaint
+    assert [path.read_bytes() for path in (model, samples, recipe)] == before
+    assert not places["REPORT"].exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("verify", "--min-sqnr", "nan"),
+        ("verify", "--max-drop", "inf"),
+        ("bench", "--min-speedup", "0"),
+        ("bench", "--min-speedup", "nan"),
+        ("bench", "--seconds", "nan"),
+        ("bench", "--seconds", "0"),
+        ("bench", "--threads", "999999"),
+    ],
+)
+def test_a_limit_that_means_nothing_is_refused(refused, model, command, option, value):
+    assert f"'{option}'" in refused(command, model, model, option, value)
 
 
 def test_a_bug_is_one_line_unless_debugged(refused, run, model, monkeypatch):
@@ -211,3 +263,30 @@ print(*sys.modules)
 """
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert not {"onnxruntime", "onnx", "sklearn", "scipy", "matplotlib", "tensorly", "numpy"} & set(done.stdout.split())
+
+
+def test_an_interrupt_while_modules_load_is_one_line():
+    code = """
+import sys
+from onnxpress.cli import main
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnxpress.commands":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+sys.exit(main(["recipes"]))
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "onnxpress: stopped: interrupted; what was not finished is removed\n"
+
+
+def test_the_entry_point_itself_loads_next_to_nothing():
+    code = "import onnxpress.cli, sys; print(*(each for each in sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", "import sys; print(*sys.modules)"], capture_output=True)
+    bare = set(done.stdout.decode().split())
+    loaded = set(subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True).stdout.split())
+    assert {each for each in loaded - bare if each.startswith("onnxpress")} == {"onnxpress", "onnxpress.cli"}
+    assert not {"typer", "pydantic", "rich", "onnx"} & loaded

@@ -1,16 +1,19 @@
 """A compression delivers what it measured, the better model, or nothing."""
 
 import hashlib
+import re
 from dataclasses import replace
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from onnxpress import compression
 from onnxpress.compression import compress
 from onnxpress.outcome import LimitsNotMet, ResultError
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.normalise import Normalise
+from onnxpress.passes.prune.magnitude import PruneMagnitude
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError
@@ -92,8 +95,86 @@ def test_goal_size_keeps_the_smallest(model, out, samples, bloat):
 def test_goal_latency_takes_a_slower_model_back(model, out, samples, slow):
     result = compress(model, out, recipe=recipe(slow, goal="latency"), data=samples, bench_seconds=0.2, threads=1)
     assert result.version == "normalised"
-    assert any("slower than the normalised one" in each for each in result.warnings)
+    assert any("not faster than the normalised one beyond noise" in each for each in result.warnings)
     assert len(Model.load(out).graph.nodes) == 3
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Timing that gives the quartiles it is told, one pair after the other."""
+    real, told = compression.bench, []
+
+    def bench(*arguments, **options):
+        (found,) = real(*arguments, **{**options, "seconds": 0.01})
+        low, high = told.pop(0)
+        return (replace(found, speedup=(low + high) / 2, quartiles=(low, high)),)
+
+    monkeypatch.setattr(compression, "bench", bench)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("quartiles", "version", "words"),
+    [
+        ([(1.1, 1.3), (1.2, 1.4)], "compressed", None),
+        ([(0.9, 1.3), (0.9, 1.1)], "normalised", r"not faster than the normalised one beyond noise \(1.10 times"),
+        ([(1.0, 1.3), (0.9, 1.1)], "normalised", "so the normalised model is delivered"),
+        (
+            [(0.9, 1.0), (0.7, 0.9), (0.9, 1.1)],
+            "original",
+            r"the normalised model is slower than the input \(0.80 times",
+        ),
+        ([(1.1, 1.3), (0.7, 0.9), (0.9, 1.1)], "original", "the compressed model is slower than the input"),
+    ],
+)
+def test_goal_latency_delivers_only_what_is_faster_beyond_noise(
+    model, out, samples, halve, timed, quartiles, version, words
+):
+    timed.extend(quartiles)
+    result = compress(model, out, recipe=recipe(halve, goal="latency"), data=samples)
+    assert result.version == version
+    assert not timed
+    assert words is None or any(re.search(words, each) for each in result.warnings)
+    assert (result.verification.sqnr == np.inf) == (version != "compressed")
+
+
+def test_warns_where_ranges_come_from_made_up_inputs(model, out, samples):
+    plan, words = recipe(needs_data=True), "the ranges of mine come from made-up inputs"
+    assert any(words in each for each in compress(model, out, recipe=plan, bench_seconds=QUICK).warnings)
+    given = compress(model, out, recipe=plan, data=samples, bench_seconds=QUICK)
+    assert not any(words in each for each in given.warnings)
+
+
+def test_warns_where_samples_do_not_reach_what_was_changed(model, out, samples, halve):
+    nothing, words = {"x": np.zeros((4, 8), np.float32)}, "do not reach the changed weights"
+    result = compress(model, out, recipe=[halve], data=nothing, bench_seconds=QUICK)
+    assert any(words in each and "(--data)" in each for each in result.warnings)
+    result = compress(model, out, recipe=[halve], data=samples, test=nothing, bench_seconds=QUICK)
+    assert any(words in each and "(--test)" in each for each in result.warnings)
+    for passes in ([halve], []):
+        result = compress(model, out, recipe=passes, data=samples, bench_seconds=QUICK)
+        assert not any(words in each for each in result.warnings)
+
+
+def test_warns_where_shared_values_are_not_encoded(model, out, samples):
+    words = "zeros and shared values make a file smaller only through encode: add it as the last pass"
+    for passes in ([ShareKMeans(bits=2)], [PruneMagnitude(sparsity=0.5)]):
+        assert words in compress(model, out, recipe=passes, data=samples, bench_seconds=QUICK).warnings
+    passes = [ShareKMeans(bits=2), Encode()]
+    assert words not in compress(model, out, recipe=passes, data=samples, bench_seconds=QUICK).warnings
+
+
+def test_warns_where_the_metric_is_no_number(model, out, samples, halve):
+    class Broken:
+        name = "broken"
+
+        def __call__(self, runner, feed):
+            return np.nan if runner.name == "result.onnx" else 1.0
+
+    result = compress(model, out, recipe=[halve], data=samples, metric=Broken(), bench_seconds=QUICK)
+    found = [each for each in result.warnings if "broken is not a number" in each]
+    assert len(found) == 1
+    assert "after compression on CPUExecutionProvider" in found[0]
 
 
 def test_a_normalisation_of_its_own_runs_once(model, out, samples):
@@ -178,6 +259,30 @@ def test_a_result_that_does_not_run_is_a_bug_and_not_written(model, out, samples
     with pytest.raises(ResultError, match="the passes halve made a model that does not run"):
         compress(model, out, recipe=[halve], data=samples)
     assert folder_of(out) == []
+
+
+@pytest.mark.parametrize("wrong", [{"passes": ["encode"]}, ["encode"], None, 3])
+def test_a_recipe_of_the_wrong_kind_is_told_what_is_accepted(model, out, wrong):
+    with pytest.raises(ConfigError, match="give the name of a built-in recipe, a recipe file, a Recipe, or a list"):
+        compress(model, out, recipe=wrong)
+
+
+def test_a_provider_may_be_a_plain_name(model, out, samples):
+    result = compress(model, out, recipe=[], data=samples, providers="cpu", bench_seconds=QUICK)
+    assert [each.provider for each in result.benchmarks] == ["CPUExecutionProvider"]
+
+
+def test_the_file_of_a_model_in_memory_is_never_overwritten(model, samples):
+    with pytest.raises(ConfigError, match="never overwritten"):
+        compress(Model.load(model), model, recipe=[], data=samples)
+
+
+def test_samples_and_recipes_are_never_overwritten(model, samples, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("passes: []", encoding="utf-8")
+    for options, place in (({"data": samples}, samples), ({"test": samples}, samples), ({"recipe": mine}, mine)):
+        with pytest.raises(ConfigError, match="never overwritten"):
+            compress(model, place, **options)
 
 
 def test_wrong_samples_are_refused(model, out):

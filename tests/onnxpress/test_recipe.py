@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from onnxpress.recipe import Recipe, built_in, load, locate, parse, schema
+from onnxpress.recipe import Limits, Recipe, built_in, load, locate, parse, schema
 from onnxpress.rewriter.errors import ConfigError
 
 DESIGN = """
@@ -63,6 +63,10 @@ def test_no_passes_is_a_recipe_that_only_normalises():
         ("passes: []\ngoal: speed", "recipe.yaml: goal: should be 'size' or 'latency', not 'speed'"),
         ("passes: []\nlimits: {max_drop: -1}", "recipe.yaml: limits.max_drop: should be greater than or equal to 0"),
         ("passes: []\nlimits: {max_size: 1}", "recipe.yaml: limits.max_size: there is no such field"),
+        ("passes: []\nlimits: {min_sqnr: .nan}", "recipe.yaml: limits.min_sqnr: should be a finite number, not nan"),
+        ("passes: []\nlimits: {min_speedup: 0}", "recipe.yaml: limits.min_speedup: should be greater than 0, not 0"),
+        ("pases: [encode]", "recipe.yaml: pases: there is no such field; did you mean passes"),
+        ("passes: [{prune-magnitude: {sparsty: 0.5}}]", "recipe.yaml: passes.0.sparsty: prune-magnitude has no"),
         ("- encode", "recipe.yaml: a recipe is a mapping"),
         ("passes: [{", "recipe.yaml: line 1, column 11: not YAML"),
         ("", "recipe.yaml: a recipe is a mapping"),
@@ -73,6 +77,21 @@ def test_refuses_in_one_line_that_names_file_field_and_value(text, complaint):
         read(text)
     assert str(caught.value).startswith(complaint)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "complaint"),
+    [
+        ({"min_speedup": 0}, "min_speedup 0: should be greater than 0"),
+        ({"min_sqnr": float("nan")}, "min_sqnr nan: should be a finite number"),
+        ({"max_drop": float("inf")}, "max_drop inf: should be a finite number"),
+        ({"max_bytes": 0}, "max_bytes 0: should be greater than 0"),
+    ],
+)
+def test_a_limit_that_means_nothing_is_refused(limits, complaint):
+    with pytest.raises(ConfigError) as caught:
+        Limits(**limits)
+    assert str(caught.value) == complaint
 
 
 @pytest.mark.parametrize("name", ["smallest", "fastest", "int8", "balanced"])

@@ -36,6 +36,30 @@ def test_shows_only_the_options_that_were_chosen():
     assert tables.passes([Report("unknown", {"x": 1})]).rows[0][-1] == "x 1"
 
 
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        ("int8 per channel, activations uint8, 31.2 dB", "int8 per channel"),
+        ("int8 in the file, float when it runs: it is shared", "int8 in the file"),
+        ("90.0% zeros, 12.0% before", "zeros"),
+        ("16 clusters", "clusters"),
+        ("rank 96 of 512", "rank"),
+        ("codes of 4 bits", "codes"),
+        ("bit mask, codes of 4 bits", "bit mask"),
+        ("12", "12"),
+    ],
+)
+def test_says_what_was_done_to_layers(action, kind):
+    report = Report("any")
+    for site in ("a", "b"):
+        report.change(site, action)
+    report.change("c", "scaled")
+    report.change("graph", "weights of 7 bits")
+    assert tables.kinds(report) == f"2 {kind}, 1 scaled"
+    assert tables.passes([report]).rows[0][2] == f"2 {kind}, 1 scaled"
+    assert tables.kinds(report, most=1) == f"2 {kind}, 1 others"
+
+
 def test_groups_sites_that_were_left_alone_for_the_same_reason():
     report = Report("encode")
     for site in "abc":
