@@ -1,6 +1,7 @@
 """What all tests share: reproducible property tests, and the tests marked `cuda` skipped where there is no device."""
 
 import functools
+from collections import Counter
 
 import onnx
 import onnxruntime
@@ -16,6 +17,17 @@ settings.load_profile("onnxpress")
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("cuda") and (reason := why_no_cuda()):
         pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how the cases of ONNX's own suite ended, which the tests of normalisation count in shards."""
+    total: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, counts in getattr(report, "user_properties", []):
+            if name == "backend suite":
+                total.update(counts)
+    if total:
+        terminalreporter.write_line("ONNX backend suite: " + ", ".join(f"{n} {how}" for how, n in total.most_common()))
 
 
 @functools.cache
