@@ -162,7 +162,7 @@ def scale_for_bias(weight_scale: Floats, *, input_scale: float, bias: Array) -> 
     # 1e-6 above the least that fits, so that rounding to float32 cannot undo it
     least = np.maximum(np.abs(bias.astype(np.float64)) / _BIAS_MOST, _TINY) * (1 + 1e-6) / input_scale
     if weight_scale.ndim == 0:
-        least = least.max(initial=0)
+        least = np.asarray(np.max(least, initial=0.0))
     return np.maximum(weight_scale, least).astype(np.float32)
 
 

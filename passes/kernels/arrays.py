@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.generic]
-Bits: TypeAlias = NDArray[np.unsignedinteger]
-Codes: TypeAlias = NDArray[np.unsignedinteger]
+Array: TypeAlias = NDArray[Any]
+Bits: TypeAlias = NDArray[np.unsignedinteger[Any]]
+Codes: TypeAlias = NDArray[np.unsignedinteger[Any]]
 Float64Array: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 

@@ -128,7 +128,7 @@ def _points(values: Array, weights: Array | None, *, keep_zero: bool) -> Points:
     trace = (
         0.0
         if weights is None
-        else 1e-9 * sum(float(part.sum(dtype=np.float64)) for part in pieces(weights)) / weights.size
+        else 1e-9 * sum(float(np.sum(part, dtype=np.float64)) for part in pieces(weights)) / weights.size
     )
     if values.size <= SORTED:
         return _sorted_points(values, weights, trace)
@@ -230,7 +230,7 @@ def _lloyd(points: Points, cuts: Ints, *, keep_zero: bool) -> Float64Array:
         centroids: Float64Array = value[(cuts[:-1] + cuts[1:]) // 2]  # for a trace of mass that the sums swallowed
         np.divide(np.diff(moment[cuts]), held, out=centroids, where=held > 0)
         if pinned:
-            centroids[np.searchsorted(cuts, zero, side="right") - 1] = 0
+            centroids[int(np.searchsorted(cuts, zero, side="right")) - 1] = 0
         inner = np.searchsorted(value, _borders(centroids), side="right")
         moved = np.unique(np.concatenate([[0], inner, [value.size]]))
         if np.array_equal(moved, cuts):

@@ -43,8 +43,8 @@ def pack_codes(codes: Codes, bits: int) -> Bytes:
     packed = np.empty(packed_bytes(codes.size, bits), np.uint8)
     start = 0
     for piece in pieces(codes):  # of a multiple of 8 codes, so each fills whole bytes
-        if int(piece.max()) >> bits:
-            raise ValueError(f"code {piece.max()} needs more than {bits} bits")
+        if (most := int(np.max(piece))) >> bits:
+            raise ValueError(f"code {most} needs more than {bits} bits")
         spread = np.unpackbits(piece.astype(np.uint8)[:, None], axis=1, count=bits, bitorder="little")
         whole = np.packbits(spread, bitorder="little")
         packed[start : start + whole.size] = whole

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -236,6 +237,9 @@ def apply_mask(weight: Array, kept: Mask) -> Pruned:
     return Pruned(pruned, already + gone_count, already)
 
 
+_union: Any = np.bitwise_or.reduce  # whose plain form has no type in numpy 2.5
+
+
 def _select(arrays: Iterable[Array], count: int) -> tuple[float, int]:
     """The `count`-th smallest magnitude (from 1) and how many are smaller."""
     prefix, below, top = 0, 0, 63
@@ -248,7 +252,7 @@ def _select(arrays: Iterable[Array], count: int) -> tuple[float, int]:
                 key = magnitudes(piece).view(np.int64)
                 inside = key if top == 63 else key[key >> top == prefix]
                 histogram += np.bincount((inside >> shift) - prefix * bins, minlength=bins)
-                used |= int(np.bitwise_or.reduce(inside))
+                used |= int(_union(inside))
         reached = np.cumsum(histogram)
         chosen = int(np.searchsorted(reached, count - below))
         below += int(reached[chosen] - histogram[chosen])

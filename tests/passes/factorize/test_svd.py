@@ -115,9 +115,12 @@ def test_splits_layers_in_branches(build, run):
         )
         for i in range(2)
     ]
-    which = np.array(True)
+    chosen = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Less", ["m", "most"], ["which"]),
+    ]
     node = helper.make_node("If", ["which"], ["y"], then_branch=branches[0], else_branch=branches[1])
-    model = build([node], {"which": which}, x=(5, 12))
+    model = build([*chosen, node], {"most": np.array(1e9, np.float32)}, x=(5, 12))
     result = Pipeline([FULL])(model)
     assert len(result.reports[-1].changes) == 2
     x = normal(5, 12, seed=1)

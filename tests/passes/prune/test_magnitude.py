@@ -189,7 +189,11 @@ def test_prunes_weights_in_branches(build, run):
         for i in range(2)
     ]
     node = helper.make_node("If", ["which"], ["y"], then_branch=branches[0], else_branch=branches[1])
-    model = build([node], {"which": np.array(True)}, x=(1, 20))
+    chosen = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Less", ["m", "most"], ["which"]),
+    ]
+    model = build([*chosen, node], {"most": np.array(1e9, np.float32)}, x=(1, 20))
     pruned = PruneMagnitude(sparsity=0.5, scope="tensor")(model).model
     assert zeros(pruned) == {"fc0": 200, "fc1": 200}
     x = np.ones((1, 20), np.float32)
