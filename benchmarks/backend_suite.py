@@ -2,8 +2,8 @@
 
     python -m benchmarks.backend_suite [--shard I/N] [--verbose]
 
-Every model of the node, simple and PyTorch-converted cases that ONNX Runtime runs as the suite expects is loaded,
-normalised, saved and run again. Prints how many agreed, were refused (with the reason), differed or crashed.
+Every model of the node, simple and PyTorch-converted cases that ONNX Runtime runs is loaded, normalised, saved and run
+again, and held to what the suite expects, or, where ONNX Runtime itself differs from that, to what it computed. Prints how many agreed, were refused (with the reason), differed or crashed.
 """
 
 from __future__ import annotations
@@ -72,11 +72,15 @@ def try_case(case: TestCase, folder: Path, tally: Tally) -> None:
     onnx.save(proto, before)
     try:
         samples = list(read_samples(case, proto))
-        right = all(agrees(run_file(before, inputs), outputs, case) for inputs, outputs in samples)
+        computed = [run_file(before, inputs) for inputs, _ in samples]
+        again = [run_file(before, inputs) for inputs, _ in samples]
     except Exception:  # not our matter: the suite is ahead of ONNX Runtime
         return tally.add("not run by ONNX Runtime", case.name)
-    if not right:
-        return tally.add("other results in ONNX Runtime", case.name)
+    right = all(agrees(got, outputs, case) for got, (_, outputs) in zip(computed, samples, strict=True))
+    if not right:  # 4-bit values that Python cannot hand over packed, other tolerances: ONNX Runtime is the truth
+        if not all(agrees(got, twice, case) for got, twice in zip(computed, again, strict=True)):
+            return tally.add("random", case.name)
+        samples = [(inputs, got) for (inputs, _), got in zip(samples, computed, strict=True)]
     try:
         Pipeline([])(Model.load(before)).model.save(after)
     except OnnxpressError as error:
@@ -87,7 +91,8 @@ def try_case(case: TestCase, folder: Path, tally: Tally) -> None:
         same = all(agrees(run_file(after, inputs), outputs, case) for inputs, outputs in samples)
     except Exception as error:
         return tally.add("does not run any more", case.name, str(error).splitlines()[0])
-    return tally.add("agreed", case.name) if same else tally.add("differs", case.name, "beyond the tolerances")
+    agreed = "agreed" if right else "agreed with ONNX Runtime, which differs from the suite here"
+    return tally.add(agreed, case.name) if same else tally.add("differs", case.name, "beyond the tolerances")
 
 
 def run_file(path: Path, inputs: dict[str, object]) -> list[object]:
