@@ -1,9 +1,10 @@
 """ONNX's own backend tests: what ONNX Runtime computes of a model, it computes of the normalised one.
 
-    python -m benchmarks.backend_suite [--shard I/N] [--verbose]
+    python -m benchmarks.backend_suite [--shard I/N]
 
 Every model of the node, simple and PyTorch-converted cases that ONNX Runtime runs is loaded, normalised, saved and run
-again, and held to what the suite expects, or, where ONNX Runtime itself differs from that, to what it computed. Prints how many agreed, were refused (with the reason), differed or crashed.
+again, and held to what the suite expects, or, where ONNX Runtime itself differs from that, to what it computed. Prints
+how many agreed, were refused (with the reason), differed or crashed.
 """
 
 from __future__ import annotations

@@ -90,7 +90,13 @@ def _by_symbols(proto: onnx.ModelProto) -> onnx.ModelProto | None:
     try:
         from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
-        better: onnx.ModelProto = SymbolicShapeInference.infer_shapes(proto, auto_merge=False)
+        # not its infer_shapes, which writes a file into the working directory where something stays unknown
+        symbolic = SymbolicShapeInference(2**31 - 1, False, 0, 0)
+        symbolic._preprocess(proto)
+        while symbolic.run_:
+            symbolic._infer_impl()
+        symbolic._update_output_from_vi()
+        better: onnx.ModelProto = symbolic.out_mp_
     except ImportError:
         return None
     except Exception as error:  # as above
