@@ -175,7 +175,8 @@ class _Writer:
         return self._weights[key]
 
     def _scale(self, coded: Coded) -> gs.Tensor:
-        if id(coded) not in self._scales:
+        key = id(coded.codes)  # the graph keeps them, so no other weight gets this identity
+        if key not in self._scales:
             scale: Floats = coded.scale
-            self._scales[id(coded)] = self._model.add_weight("s", scale)
-        return self._scales[id(coded)]
+            self._scales[key] = self._model.add_weight("s", scale)
+        return self._scales[key]
