@@ -14,6 +14,7 @@ from onnxpress.artifact import Artifact
 from onnxpress.calibration.batches import Batch
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import Runner
+from onnxpress.calibration.timing import in_turns
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.runtime import check_runtime
 from onnxpress.verification import provider_names, samples_for
@@ -127,7 +128,7 @@ class _Race:
         """Time on one provider."""
         runners, loads = zip(*(self._open(path, provider) for path in (self.first, self.second)), strict=True)
         try:
-            times = self._run(runners)
+            times = in_turns(runners, self.batches, seconds=self.seconds, rounds=self.pairs, progress=self.progress)
         finally:
             for each in runners:
                 each.close()
@@ -149,26 +150,6 @@ class _Race:
         began = time.perf_counter()
         runner = Runner(path, providers=[provider], threads=self.threads)
         return runner, time.perf_counter() - began
-
-    def _run(self, runners: Sequence[Runner]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        """Seconds, [pairs, 2]."""
-        for batch in self.batches:  # the first run of a shape allocates
-            for runner in runners:
-                runner.run(batch)
-        times: list[list[float]] = []
-        began = time.perf_counter()
-        for turn in self.progress.track(range(self.pairs), label="latency", total=self.pairs):
-            batch = self.batches[turn % len(self.batches)]
-            times.append([_seconds(runner, batch) for runner in runners])
-            if len(times) >= 3 and time.perf_counter() - began > self.seconds:
-                break
-        return np.array(times)
-
-
-def _seconds(runner: Runner, batch: Batch) -> float:
-    began = time.perf_counter()
-    runner.run(batch)
-    return time.perf_counter() - began
 
 
 def _timing(nbytes: int, load_seconds: float, times: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Timing:
