@@ -49,8 +49,16 @@ def check_tensors(model: onnx.ModelProto, tensors: Iterable[str]) -> None:
             raise ConfigError(f"tensor {tensor!r} is not in the main graph; only tensors outside If and Loop are seen")
 
 
+LIGHT = 1024
+"""Bytes up to which a weight may decide about shapes."""
+
+
 def cut(
-    model: onnx.ModelProto, outputs: Sequence[str], *, after: Mapping[str, Sequence[onnx.NodeProto]] | None = None
+    model: onnx.ModelProto,
+    outputs: Sequence[str],
+    *,
+    after: Mapping[str, Sequence[onnx.NodeProto]] | None = None,
+    light: bool = False,
 ) -> onnx.ModelProto:
     """Copy the part of a model that computes `outputs`, which become its outputs.
 
@@ -60,6 +68,7 @@ def cut(
         model: the model, left as it is.
         outputs: names of tensors.
         after: nodes to add, by the tensor they read; each stands right behind the node that writes the tensor.
+        light: large weights become inputs, for a part that is only looked at.
     """
     import onnx
 
@@ -72,7 +81,15 @@ def cut(
     part = _copy(model, without={"graph"})
     part.graph.CopyFrom(_copy(model.graph, without={"node", "initializer", "output"}))
     part.graph.node.extend(reversed(kept))
-    part.graph.initializer.extend(weight for weight in model.graph.initializer if weight.name in needed)
+    for weight in model.graph.initializer:
+        if weight.name not in needed:
+            continue
+        if light and (weight.external_data or len(weight.raw_data) > LIGHT):
+            if all(value.name != weight.name for value in part.graph.input):  # an input's default is an input already
+                kind = onnx.helper.make_tensor_type_proto(weight.data_type, weight.dims)
+                part.graph.input.append(onnx.helper.make_value_info(weight.name, kind))
+        else:
+            part.graph.initializer.append(weight)
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     return part
 

@@ -147,9 +147,9 @@ class Runner:
         return tuple(node.name for node in self._session.get_outputs() if node.type.startswith("tensor("))
 
     @cached_property
-    def output_ranks(self) -> Mapping[str, int | None]:
-        """Rank of each output as ONNX Runtime infers it; None for unknown ones and scalars, which look the same."""
-        return {node.name: len(node.shape) or None for node in self._session.get_outputs()}
+    def output_shapes(self) -> Mapping[str, tuple[int | str | None, ...] | None]:
+        """Shape of each output as ONNX Runtime infers it; None for unknown ones and scalars, which look the same."""
+        return {node.name: tuple(node.shape) or None for node in self._session.get_outputs()}
 
     @cached_property
     def output_types(self) -> Mapping[str, str]:

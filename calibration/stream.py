@@ -8,32 +8,29 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from onnxpress.calibration.batches import Array, Batch
-from onnxpress.calibration.cut import check_tensors, cut, opset_of, read_model
+from onnxpress.calibration.batches import Batch
+from onnxpress.calibration.cut import check_tensors, cut, opset_of
 from onnxpress.calibration.feeds import Feed
-from onnxpress.calibration.observers import Observer, Reducible, Reduction
+from onnxpress.calibration.lanes import BYTES, Tensor, lanes
+from onnxpress.calibration.loading import loaded
+from onnxpress.calibration.observers import Observer
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import CPU, Level, Runner
-from onnxpress.rewriter.errors import FeedError
+from onnxpress.rewriter.errors import FeedError, ModelError
 
 # onnx is imported where it is used: importing onnxpress stays light.
 if TYPE_CHECKING:
     import onnx
 
+    from onnxpress.rewriter.model import Model
+
 MEMORY = 256 * 2**20
 
 """Bytes of activations that may leave ONNX Runtime at once, unless stated otherwise."""
 
-_BYTES: Mapping[str, int] = {"float": 4, "double": 8, "float16": 2, "int32": 4, "int64": 8, "int8": 1, "uint8": 1}
-"""Element types that ONNX Runtime reduces, and their sizes."""
-
-_FLOATS = frozenset({"float", "double", "float16"})
-
 
 def observe(
-    model: str | Path | bytes,
+    model: str | Path | bytes | Model,
     observers: Mapping[str, Observer],
     feed: Iterable[Batch],
     *,
@@ -49,7 +46,7 @@ def observe(
     through in groups that fit into `memory`, each with only the part of the graph that it needs.
 
     Args:
-        model: a file, whose external data are never read here, or the bytes of a model without such.
+        model: a file, whose external data are never read here, the bytes of a model without such, or one in memory.
         observers: one for each tensor of the main graph, by name: inputs, weights, or outputs of any node.
         feed: re-iterable batches.
         providers: execution providers, by short or full name.
@@ -64,59 +61,25 @@ def observe(
     """
     if not observers:
         return
-    source = model if isinstance(model, bytes) else Path(model)
-    parsed = read_model(source)
-    check_tensors(parsed, observers)
-    folder = None if isinstance(source, bytes) else source.parent
-    stream = _Stream(parsed, folder, tuple(providers), threads, feed, progress or Silent())
-    tensors = stream.probe(list(observers))
-    waiting = stream.reduce(tensors, observers)
-    for group in stream.groups([tensor for tensor in tensors if tensor.name in waiting], memory):
-        stream.show(group, observers, waiting)
+    with loaded(Path(model) if isinstance(model, str) else model) as (parsed, folder):
+        check_tensors(parsed, observers)
+        stream = _Stream(parsed, folder, tuple(providers), threads, feed, progress or Silent())
+        tensors = stream.probe(list(observers))
+        waiting = stream.reduce(tensors, observers)
+        for group in stream.groups([tensor for tensor in tensors if tensor.name in waiting], memory):
+            stream.show(group, observers, waiting)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    """A tensor as ONNX Runtime infers it."""
+def describe(model: str | Path | bytes | Model, names: Sequence[str]) -> list[Tensor]:
+    """Type and shape of some tensors of the main graph, as ONNX Runtime infers them.
 
-    name: str
-    element: str  # "float"; other types than tensors in full
-    rank: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    """One tensor, reduced in the graph to a few small outputs."""
-
-    tensor: _Tensor
-    observer: Reducible
-    reductions: tuple[Reduction, ...]
-    prefix: str
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of the results; of floats, last the mean, which is not finite if any entry is not.
-
-        A minimum or maximum may lose a NaN, depending on the vector width.
-        """
-        return [f"{self.prefix}/{position}" for position in range(len(self._all))]
-
-    @property
-    def _all(self) -> tuple[Reduction, ...]:
-        return self.reductions + (Reduction("ReduceMean"),) * (self.tensor.element in _FLOATS)
-
-    def nodes(self, opset: int) -> list[onnx.NodeProto]:
-        """What computes the outputs."""
-        pairs = zip(self._all, self.outputs, strict=True)
-        return [node for reduction, output in pairs for node in _reduce(reduction, self.tensor.name, output, opset)]
-
-    def update(self, values: Mapping[str, Array]) -> bool:
-        """Show one batch; False, with nothing shown, where an entry is not finite."""
-        reduced = [values[output] for output in self.outputs]
-        if not all(np.isfinite(value).all() for value in reduced):
-            return False
-        self.observer.update_reduced(reduced[: len(self.reductions)])
-        return True
+    Raises:
+        ConfigError: a name that is no tensor of the main graph.
+        ModelError: a model that ONNX Runtime cannot run.
+    """
+    with loaded(Path(model) if isinstance(model, str) else model) as (parsed, folder):
+        check_tensors(parsed, names)
+        return _Stream(parsed, folder, (CPU,), None, (), Silent()).probe(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,31 +93,36 @@ class _Stream:
     feed: Iterable[Batch]
     progress: Progress
 
-    def probe(self, names: Sequence[str]) -> list[_Tensor]:
+    def probe(self, names: Sequence[str]) -> list[Tensor]:
         """Ask ONNX Runtime about some tensors."""
-        with self._open(cut(self.model, names), optimise="none") as runner:
-            types, ranks = runner.output_types, runner.output_ranks
-        return [_Tensor(name, types[name].removeprefix("tensor(").removesuffix(")"), ranks[name]) for name in names]
+        try:
+            runner = self._open(cut(self.model, names, light=True), optimise="none")
+        except ModelError:  # some operators want to see their weights
+            runner = self._open(cut(self.model, names), optimise="none")
+        with runner:
+            types, shapes = runner.output_types, runner.output_shapes
+        return [Tensor(name, types[name].removeprefix("tensor(").removesuffix(")"), shapes[name]) for name in names]
 
-    def reduce(self, tensors: Sequence[_Tensor], observers: Mapping[str, Observer]) -> dict[str, int]:
+    def reduce(self, tensors: Sequence[Tensor], observers: Mapping[str, Observer]) -> dict[str, int]:
         """Walk once for all that can be reduced; return what must be seen itself, and from which batch on."""
-        lanes = list(self._lanes(tensors, observers))
+        opset = opset_of(self.model)
+        found = list(lanes(tensors, observers, prefix=_fresh("observed", self.model), opset=opset))
         waiting = {tensor.name: 0 for tensor in tensors}
-        for lane in lanes:
+        for lane in found:
             del waiting[lane.tensor.name]
-        if not lanes:
+        if not found:
             return waiting
-        after = {lane.tensor.name: lane.nodes(opset_of(self.model)) for lane in lanes}
-        outputs = [output for lane in lanes for output in lane.outputs]
+        after = {lane.tensor.name: lane.nodes(opset) for lane in found}
+        outputs = [output for lane in found for output in lane.outputs]
         with self._open(cut(self.model, outputs, after=after)) as runner:
             for position, batch in enumerate(self._batches("ranges")):
                 values = runner.run(batch)
-                for lane in lanes:
+                for lane in found:
                     if lane.tensor.name not in waiting and not lane.update(values):
                         waiting[lane.tensor.name] = position
         return waiting
 
-    def groups(self, tensors: Sequence[_Tensor], memory: int) -> Iterator[list[str]]:
+    def groups(self, tensors: Sequence[Tensor], memory: int) -> Iterator[list[str]]:
         """Part `tensors` into groups whose outputs for the first batch fit into `memory`."""
         sizes = self._sizes(tensors) if len(tensors) > 1 else [0] * len(tensors)
         group: list[str] = []
@@ -178,27 +146,23 @@ class _Stream:
                 for tensor in wanted:
                     observers[tensor].update(values.pop(tensor))
 
-    def _lanes(self, tensors: Sequence[_Tensor], observers: Mapping[str, Observer]) -> Iterator[_Lane]:
-        prefix = _fresh("observed", self.model)
-        for position, tensor in enumerate(tensors):
-            observer = observers[tensor.name]
-            if isinstance(observer, Reducible) and tensor.element in _BYTES:
-                reductions = tuple(observer.reductions(tensor.rank))
-                if reductions:
-                    yield _Lane(tensor, observer, reductions, f"{prefix}/{position}")
-
-    def _sizes(self, tensors: Sequence[_Tensor]) -> list[int]:
-        """Bytes of each tensor for the first batch, counted inside the graph."""
+    def _sizes(self, tensors: Sequence[Tensor]) -> list[int]:
+        """Bytes of each tensor for the first batch, counted inside the graph where shapes do not tell."""
         import onnx
 
+        batch = next(self._batches("sizes"))
+        dims = _dims(self.model, batch)
+        declared = [tensor.bytes_for(dims) for tensor in tensors]
+        if all(size is not None for size in declared):
+            return [size or 0 for size in declared]
         prefix = _fresh("size", self.model)
         outputs = [f"{prefix}/{position}" for position in range(len(tensors))]
         sizing = zip(tensors, outputs, strict=True)
         after = {tensor.name: [onnx.helper.make_node("Size", [tensor.name], [output])] for tensor, output in sizing}
         with self._open(cut(self.model, outputs, after=after)) as runner:
-            values = runner.run(next(self._batches("sizes")))
+            values = runner.run(batch)
         return [
-            int(values[output]) * _BYTES.get(tensor.element, 8) for tensor, output in zip(tensors, outputs, strict=True)
+            int(values[output]) * BYTES.get(tensor.element, 8) for tensor, output in zip(tensors, outputs, strict=True)
         ]
 
     def _batches(self, label: str) -> Iterator[Batch]:
@@ -231,18 +195,6 @@ class _Stream:
         )
 
 
-def _reduce(reduction: Reduction, tensor: str, output: str, opset: int) -> list[onnx.NodeProto]:
-    """Nodes of one reduction; its axes were an attribute up to opset 17, an input after that."""
-    from onnx import helper
-
-    if reduction.axes is None:
-        return [helper.make_node(reduction.op, [tensor], [output], keepdims=0)]
-    if opset < 18:
-        return [helper.make_node(reduction.op, [tensor], [output], keepdims=0, axes=reduction.axes)]
-    axes = helper.make_node("Constant", [], [f"{output}/axes"], value_ints=reduction.axes)
-    return [axes, helper.make_node(reduction.op, [tensor, f"{output}/axes"], [output], keepdims=0)]
-
-
 def _fresh(hint: str, model: onnx.ModelProto) -> str:
     """A prefix that no tensor of the model has."""
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
@@ -250,3 +202,13 @@ def _fresh(hint: str, model: onnx.ModelProto) -> str:
     while any(name.startswith(hint) for name in names):
         hint += "_"
     return hint
+
+
+def _dims(model: onnx.ModelProto, batch: Batch) -> dict[str, int]:
+    """The sizes that a batch gives to the named dimensions of the inputs; without those that it gives several."""
+    found: dict[str, set[int]] = {}
+    for value in model.graph.input:
+        if value.name in batch:
+            for dim, size in zip(value.type.tensor_type.shape.dim, batch[value.name].shape, strict=False):
+                found.setdefault(dim.dim_param, set()).add(size)
+    return {name: sizes.pop() for name, sizes in found.items() if name and len(sizes) == 1}

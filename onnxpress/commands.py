@@ -149,7 +149,8 @@ def _tell(result: CompressionResult, report: JsonReport, html: Path | None) -> N
         from onnxpress.page import write_page
 
         write_page(result, html)
-    for table in (tables.passes(result.reports), tables.skips(result.reports), tables.summary(result)):
+    told = tables.passes(result.reports), tables.skips(result.reports), tables.tensors(result.reports)
+    for table in (*told, tables.summary(result)):
         if table is not None:
             show(table, stream=report.tables)
     for warning in result.warnings:
@@ -241,6 +242,49 @@ def bench(
     slowest = min(each.speedup for each in found)
     if min_speedup is not None and not slowest >= min_speedup:
         raise LimitNotMet(f"the speed-up is {slowest:.2f}, --min-speedup is {min_speedup:g}")
+
+
+@app.command()
+def calibrate(
+    files: Annotated[list[Path], typer.Argument(metavar="MODEL", help="An .onnx file; calibration files to --merge.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where the .npz file goes.")],
+    data: Data = None,
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="What to keep: histogram (for all ranges but average), minmax, average.")
+    ] = "histogram",
+    samples: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of --data used at most.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Join calibration files of parts of the samples.")] = False,
+    providers: Annotated[
+        str, typer.Option("--providers", metavar="LIST", help="Execution providers, in order of preference.")
+    ] = "cpu",
+    threads: Threads = None,
+    seed: Seed = 0,
+) -> None:
+    """Observe the activations of a model once, for any number of quantizations."""
+    from onnxpress import observation
+
+    if not merge and len(files) != 1:
+        raise ConfigError(f"{len(files)} files to calibrate; give one model, or add --merge to join calibration files")
+    if merge and data is not None:
+        raise ConfigError("--merge joins what was observed before; leave out --data")
+    if merge:
+        made = observation.merge_files(files, output)
+    else:
+        with progress() as bars:
+            made = observation.calibrate_file(
+                files[0],
+                output,
+                data=data,
+                method=method,
+                samples=samples,
+                providers=listed(providers),
+                threads=threads,
+                seed=seed,
+                progress=bars,
+            )
+    for warning in made.warnings:
+        complain(warning, kind="warning")
+    say(f"wrote {output}: {made.tensors} tensors, {made.batches} batches, {made.nbytes:,} bytes")
 
 
 @app.command()

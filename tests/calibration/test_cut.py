@@ -87,3 +87,16 @@ def test_refuses_what_is_no_model(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"garbage")
     with pytest.raises(ModelError, match=r"bad.onnx is no ONNX model, or cut short"):
         read_model(tmp_path / "bad.onnx")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_light_part_has_inputs_in_place_of_large_weights(save_model, listed):
+    weights = {"w": np.zeros((20, 20), np.float32), "b": np.zeros(20, np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "b"], ["y"])]
+    model = read_model(save_model(nodes, {"x": ["n", 20]}, ["y"], weights=weights))
+    if listed:  # as before IR version 4, where a weight is an input with a default
+        model.graph.input.append(helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [20, 20]))
+    light = cut(model, ["y"], light=True)
+    assert [value.name for value in light.graph.input] == ["x", "w"]
+    assert [weight.name for weight in light.graph.initializer] == ["b"]
+    assert Runner(light.SerializeToString()).output_shapes == {"y": ("n", 20)}

@@ -42,10 +42,10 @@ def test_tells_what_the_model_declares(save_model):
         )
 
 
-def test_infers_types_and_ranks_of_outputs(linear):
+def test_infers_types_and_shapes_of_outputs(linear):
     runner = Runner(linear)
     assert runner.output_types == {"y": "tensor(float)"}
-    assert runner.output_ranks == {"y": 2}
+    assert runner.output_shapes == {"y": ("n", 3)}
 
 
 def test_gives_only_the_outputs_asked_for(save_model):

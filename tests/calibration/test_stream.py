@@ -5,10 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxpress.calibration.observers import MinMax
+from onnxpress.calibration.observers import Histogram, MinMax, MovingAverage
 from onnxpress.calibration.session import Runner
-from onnxpress.calibration.stream import observe
+from onnxpress.calibration.stream import describe, observe
 from onnxpress.rewriter.errors import ConfigError, FeedError
+from onnxpress.rewriter.model import Model
 
 BATCHES = [{"x": np.random.default_rng(i).standard_normal((5, 4)).astype(np.float32)} for i in range(3)]
 
@@ -57,13 +58,85 @@ def test_ranges_are_those_of_the_tensors_and_no_tensor_leaves_the_graph(save_mod
     assert max(max(sizes.values()) for sizes in runs) <= 4
 
 
-def test_the_file_and_its_bytes_give_the_same(linear):
+def test_the_file_its_bytes_and_the_model_in_memory_give_the_same(linear):
     ranges = []
-    for model in (linear, str(linear), linear.read_bytes()):
+    for model in (linear, str(linear), linear.read_bytes(), Model.load(linear)):
         observer = MinMax()
         observe(model, {"hidden": observer}, BATCHES)
         ranges.append((float(observer.low), float(observer.high)))
-    assert ranges[0] == ranges[1] == ranges[2]
+    assert ranges[0] == ranges[1] == ranges[2] == ranges[3]
+
+
+SHAPES = {"known": ["n", 6, 384], "unknown": ["n", None, None], "all unknown": None}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("opset", [11, 12, 13, 18])
+@pytest.mark.parametrize("axis", [None, 1])
+def test_histograms_are_those_of_the_tensors(save_model, runs, shape, opset, axis):
+    path = save_model([helper.make_node("Neg", ["x"], ["y"])], {"x": shape}, ["y"], opset=opset)
+    batches = [
+        {"x": np.random.default_rng(i).standard_normal((n, 6, 384)).astype(np.float32)} for i, n in enumerate([2, 1])
+    ]
+    graph, array = Histogram(axis=axis, entries=1000), Histogram(axis=axis, entries=1000)
+    observe(path, {"y": graph}, batches)
+    for batch in batches:
+        array.update(-batch["x"])
+    np.testing.assert_array_equal(graph.low, array.low)
+    np.testing.assert_array_equal(graph.high, array.high)
+    np.testing.assert_array_equal(graph.exponent, array.exponent)
+    if shape == SHAPES["known"]:
+        np.testing.assert_array_equal(graph.counts, array.counts)
+    leaves = opset < 12 or (shape is None and axis is not None)
+    assert (max(max(sizes.values()) for sizes in runs) > 1000) == leaves
+    # Each entry stands for as many as the step, so but for the last step all are counted.
+    total = sum(batch["x"].size for batch in batches)
+    assert 0.98 * total < graph.counts.sum() <= 1.02 * total
+
+
+def test_a_tensor_too_large_for_the_table_of_steps_is_sampled_all_the_same(save_model):
+    path = save_model([helper.make_node("Neg", ["x"], ["y"])], {"x": ["n"]}, ["y"])
+    observer = Histogram(entries=1)
+    observe(path, {"y": observer}, [{"x": np.arange(5000, dtype=np.float32)}])
+    assert observer.counts.sum() == 512 * 10 + 2
+    assert (observer.low, observer.high) == (-4999, 0)
+
+
+def test_histograms_of_no_entries_and_of_scalars(save_model):
+    nodes = [helper.make_node("ReduceMax", ["w"], ["s"], keepdims=0), helper.make_node("Mul", ["x", "s"], ["y"])]
+    path = save_model(nodes, {"x": ["n", 4]}, ["y"], weights={"w": np.array([2, 3], np.float32)})
+    observers = {"y": Histogram(), "s": Histogram(), "x": MovingAverage()}
+    observe(path, observers, [{"x": np.zeros((0, 4), np.float32)}])
+    assert observers["y"].empty
+    assert observers["x"].empty
+    assert observers["s"].profile()[0].tolist() == [1]
+
+
+def test_infinities_stay_out_of_histograms(linear):
+    batches = [{"x": batch["x"].copy()} for batch in BATCHES]
+    batches[1]["x"][2, 3] = -np.inf
+    observer = Histogram()
+    observe(linear, {"x": observer}, batches)
+    assert (observer.counts.sum(), observer.ignored) == (59, 1)
+
+
+def test_large_weights_are_not_loaded_to_look_at_types(save_model, monkeypatch):
+    weight = np.zeros((64, 64), np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    path = save_model(nodes, {"x": ["n", 64]}, ["y"], weights={"w": weight})
+    opened = []
+    start = Runner.__init__
+
+    def spy(self, model, **options):
+        opened.append(len(model))
+        start(self, model, **options)
+
+    monkeypatch.setattr(Runner, "__init__", spy)
+    (found,) = describe(path, ["y"])
+    assert (found.element, found.shape, found.is_float) == ("float", ("n", 64), True)
+    assert opened[0] < 1000
+    with pytest.raises(ConfigError, match="tensor 'z' is not in the main graph"):
+        describe(path, ["z"])
 
 
 @pytest.mark.cuda
@@ -94,9 +167,16 @@ def test_shows_tensors_themselves_in_groups_that_fit(linear, runs):
     assert len(observers["x"].seen) == len(observers["hidden"].seen) == 3
     runs.clear()
     observe(linear, {name: Kept() for name in ("x", "hidden", "y")}, BATCHES, memory=130)
+    assert [list(sizes) for sizes in runs] == [["x"]] * 3 + [["hidden", "y"]] * 3
+
+
+def test_sizes_that_shapes_do_not_tell_are_counted_in_one_run(save_model, runs):
+    nodes = [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
+    path = save_model(nodes, {"x": ["n", None]}, ["y"])
+    observe(path, {name: Kept() for name in ("x", "h", "y")}, BATCHES, memory=170)  # of 80 bytes each
     sizing, *walks = [list(sizes) for sizes in runs]
     assert len(sizing) == 3
-    assert walks == [["x"]] * 3 + [["hidden", "y"]] * 3
+    assert walks == [["x", "h"]] * 3 + [["y"]] * 3
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

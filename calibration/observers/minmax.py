@@ -1,68 +1,15 @@
-"""Statistics of tensors, gathered batch by batch."""
+"""The least and the greatest entry of a tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxpress.calibration.batches import Array
+from onnxpress.calibration.observers.base import FloatArray, Reduction, Wish
 from onnxpress.rewriter.errors import ConfigError
-
-FloatArray: TypeAlias = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """A reduction ONNX Runtime can do inside the graph, so that only its result leaves it.
-
-    Attributes:
-        op: of ONNX.
-        axes: reduced over; None for all of them.
-    """
-
-    op: Literal["ReduceMin", "ReduceMax", "ReduceMean"]
-    axes: tuple[int, ...] | None = None
-
-
-class Observer(Protocol):
-    """What looks at one tensor, batch by batch, and keeps a statistic of it."""
-
-    def update(self, array: Array, /) -> None:
-        """Look at the tensor of one batch; it is not kept."""
-        ...
-
-    def merge(self, other: Self, /) -> None:
-        """Take in what another one of the same kind saw of the same tensor.
-
-        Raises:
-            ConfigError: it was set up otherwise.
-        """
-        ...
-
-    def state(self) -> dict[str, Array]:
-        """Everything needed to go on later, as arrays for `numpy.savez`."""
-        ...
-
-
-@runtime_checkable
-class Reducible(Protocol):
-    """An observer that is content with reductions of the tensor, as long as all its entries are finite."""
-
-    def reductions(self, rank: int | None, /) -> Sequence[Reduction]:
-        """What to compute inside the graph; nothing where the observer must see the tensor itself.
-
-        Args:
-            rank: of the tensor; None where it is unknown.
-        """
-        ...
-
-    def update_reduced(self, values: Sequence[Array], /) -> None:
-        """Look at the reductions of one batch, in the order of `reductions`; all are finite."""
-        ...
 
 
 class MinMax:
@@ -76,6 +23,8 @@ class MinMax:
         high: largest finite entry, likewise; −inf where none was seen.
         ignored: number of entries that were NaN or infinite.
     """
+
+    kind: ClassVar[str] = "minmax"
 
     def __init__(self, *, axis: int | None = None) -> None:
         """Start with nothing seen."""
@@ -107,7 +56,7 @@ class MinMax:
         self._widen(low, np.where(finite, values, -np.inf).max(axis=axes, initial=-np.inf))
         self.ignored += array.size - int(np.count_nonzero(finite))
 
-    def reductions(self, rank: int | None, /) -> Sequence[Reduction]:
+    def reductions(self, rank: int | None, /) -> Sequence[Wish]:
         """Smallest and largest entry; per channel only where the rank is known."""
         if self.axis is None:
             return Reduction("ReduceMin"), Reduction("ReduceMax")
@@ -138,7 +87,7 @@ class MinMax:
         return {"axis": axis, "low": self.low, "high": self.high, "ignored": np.array(self.ignored)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Array]) -> Self:
+    def from_state(cls, state: Mapping[str, Array], /) -> Self:
         """Go on from a `state`."""
         observer = cls(axis=int(state["axis"][0]) if state["axis"].size else None)
         observer.low, observer.high = state["low"].astype(np.float64), state["high"].astype(np.float64)

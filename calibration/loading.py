@@ -1,0 +1,96 @@
+"""A model as a message for ONNX Runtime, with as few copies of its weights as can be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from onnxpress.calibration.cut import read_model
+
+# onnx, and the rewriter that needs it, are imported where they are used: importing onnxpress stays light.
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxpress.rewriter.model import Model
+    from onnxpress.rewriter.weights import Values
+
+INLINE = 64 * 2**20
+"""Bytes of weights that go into the message; more are written to a file, unless they are in one already."""
+
+_ALIGNED = 16
+"""ONNX Runtime maps weights where they lie, so they must lie where a processor reads them."""
+
+
+@contextmanager
+def loaded(model: Path | bytes | Model) -> Iterator[tuple[onnx.ModelProto, Path | None]]:
+    """The model as a message, and the folder of its external data; what had to be written is removed at the end.
+
+    Weights of a model in memory that it was loaded with stay in their file, if that is one of external data.
+
+    Args:
+        model: a file, the bytes of one without external data, or a model in memory.
+
+    Raises:
+        ModelError: no such file, no ONNX model, or no room to write.
+    """
+    if isinstance(model, bytes):
+        yield read_model(model), None
+    elif isinstance(model, Path):
+        yield read_model(model), model.parent
+    else:
+        placed = _in_place(model)
+        if placed is not None:
+            yield placed
+            return
+        with TemporaryDirectory(prefix="onnxpress-") as folder:
+            path = Path(folder) / "model.onnx"
+            model.save(path, external_data=True)
+            yield read_model(path), path.parent
+
+
+def _in_place(model: Model) -> tuple[onnx.ModelProto, Path | None] | None:
+    """The message with weights where they lie, small ones inside it; None where there are too many others."""
+    import io
+
+    from onnxpress.rewriter.skeleton import is_marked, tensors
+
+    skeleton = model.skeleton()
+    folder: Path | None = None
+    room = INLINE
+    for tensor in filter(is_marked, tensors(skeleton.proto.graph)):
+        values = skeleton.values(tensor)
+        if values is None:
+            continue
+        tensor.ClearField("external_data")
+        place = _place(values)
+        if place is not None and folder in (None, place[0].parent):
+            folder = place[0].parent
+            for key, value in (("location", place[0].name), ("offset", place[1]), ("length", values.nbytes)):
+                tensor.external_data.add(key=key, value=str(value))
+            continue
+        room -= values.nbytes
+        if room < 0:
+            return None
+        tensor.ClearField("data_location")
+        content = io.BytesIO()
+        values.write(content)
+        tensor.raw_data = content.getvalue()
+    return skeleton.proto, folder
+
+
+def _place(values: Values) -> tuple[Path, int] | None:
+    """File and offset of values that ONNX Runtime can read where they are."""
+    from onnxpress.rewriter.weights import Stored
+
+    if not isinstance(values, Stored) or values.offset % _ALIGNED or not values.nbytes:
+        return None
+    path = values.source.path
+    try:
+        same = os.path.samestat(path.stat(), os.fstat(values.source.stream.fileno()))
+    except OSError:
+        return None
+    return (path, values.offset) if same else None
