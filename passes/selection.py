@@ -96,15 +96,16 @@ class Layout:
 
     def to_rows(self, array: NDArray[Any]) -> NDArray[Any]:
         """A stored array as matrix; a view where the layout allows it."""
-        return array.transpose(self._order()).reshape(self.rows, -1)
+        return array.transpose(self.order()).reshape(self.rows, -1)
 
     def from_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
         """A matrix in the stored layout again, contiguous."""
-        order = self._order()
+        order = self.order()
         wide = rows.reshape([self.shape[axis] for axis in order])
         return np.ascontiguousarray(wide.transpose(np.argsort(order)))
 
-    def _order(self) -> list[int]:
+    def order(self) -> list[int]:
+        """The stored axes in the order in which the matrix has them."""
         return sorted(range(len(self.axes)), key=lambda index: (_ORDER.index(self.axes[index]), index))
 
 

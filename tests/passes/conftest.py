@@ -1,13 +1,18 @@
 """Small float models of nodes and weights, and what ONNX Runtime computes."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from onnxpress.calibration.feeds import open_feed
+from onnxpress.passes.base import Workbench
 from onnxpress.rewriter.model import Model
 
 
@@ -27,6 +32,31 @@ def open_session() -> Callable[..., onnxruntime.InferenceSession]:
 def run() -> Callable[..., list[NDArray]]:
     """What ONNX Runtime computes."""
     return lambda model, x, **others: _open(model).run(None, {"x": x, **others})
+
+
+@pytest.fixture
+def bench() -> Callable[..., Workbench]:
+    """A workbench with the given batches of x."""
+    return lambda model, *batches: Workbench(
+        feed=open_feed([{"x": batch} for batch in batches], inputs=model.inputs), threads=1
+    )
+
+
+@pytest.fixture
+def fused(tmp_path: Path, open_session) -> Callable[[Model], Counter]:
+    """Counts the operators that ONNX Runtime's own rewriting leaves."""
+
+    def count(model: Model) -> Counter:
+        path = tmp_path / "optimised.onnx"
+        open_session(model, str(path))
+        return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+    return count
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 def _build(
