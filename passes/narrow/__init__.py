@@ -1,0 +1,1 @@
+"""Narrower floats: half the bytes, stored or computed with."""
