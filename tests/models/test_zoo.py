@@ -7,14 +7,14 @@ from onnxpress.calibration.plugins import load_function
 from onnxpress.models.zoo import ZOO, describe, path, recipe
 from onnxpress.rewriter.errors import ConfigError
 
-NAMES = ("lenet300", "lenet5", "ppocr-rec", "ppocr-cls", "silero-vad", "open-nsfw", "minilm")
+NAMES = ("lenet300", "lenet5", "ppocr-rec", "ppocr-cls", "silero-vad", "open-nsfw", "minilm", "effnet-lite0", "textgen")
 
 
 def test_the_zoo_has_all_models() -> None:
     assert tuple(ZOO) == NAMES
 
 
-@pytest.mark.parametrize("name", ["lenet300", "lenet5"])
+@pytest.mark.parametrize("name", ["lenet300", "lenet5", "textgen"])
 def test_committed_models_need_no_cache(name: str, tmp_path: Path) -> None:
     found = path(name, cache=tmp_path)
     onnx.checker.check_model(found)
