@@ -27,11 +27,20 @@ def raise_opset(model: Model, version: int) -> bool:
     try:
         converted = onnx.version_converter.convert_version(skeleton.proto, version)
     except Exception as error:  # the converter raises whatever its C++ side throws
-        raise ModelError(f"cannot raise opset {model.opset} to {version}: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"cannot raise opset {model.opset} to {version}, export the model with that: {_first_line(error)}"
+        ) from error
     _restore(skeleton.proto, converted, version)
+    least = onnx.helper.find_min_ir_version_for(list(converted.opset_import), ignore_unknown=True)
+    converted.ir_version = max(converted.ir_version, least)
     skeleton.proto.CopyFrom(converted)
     model.reset(skeleton)
     return True
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _restore(before: onnx.ModelProto, after: onnx.ModelProto, version: int) -> None:

@@ -15,6 +15,10 @@ Gaps    (gaps, values, zero, shape): relative indices (Han et al., 2016); their 
 Widen   (narrow, to=dtype): a narrower floating-point type.
 Join    (body, rest, shape): flat parts; for weights that do not fill whole bytes.
 Fill    (value, shape): one value throughout.
+Blocks  (codes, scale, count, block, axis=a): numbers with a scale for each block of `block` along an axis of `count`.
+Offset  (codes, scale, zero, count, block, axis=a): the same with a zero point for each block.
+Arrange (rows, sizes, perm=p): a matrix as an array of these sizes with its axes in another order.
+Scale   (weight, factors): times one factor for each entry of the last axis.
 """
 
 from __future__ import annotations
@@ -102,6 +106,36 @@ _BODIES = {
     }""",
     "Fill": """(value, shape) => (W) {
         W = Expand (value, shape)
+    }""",
+    "Blocks": """<axis> (codes, scale, count, block) => (W) {
+        none = Constant <value = int64 {0}> ()
+        one = Constant <value = int64 {1}> ()
+        places = Range (none, count, one)
+        which = Div (places, block)
+        wide = Cast <to = 1> (codes)
+        steps = Cast <to = 1> (scale)
+        step = Gather <axis : int = @axis> (steps, which)
+        W = Mul (wide, step)
+    }""",
+    "Offset": """<axis> (codes, scale, zero, count, block) => (W) {
+        none = Constant <value = int64 {0}> ()
+        one = Constant <value = int64 {1}> ()
+        places = Range (none, count, one)
+        which = Div (places, block)
+        wide = Cast <to = 1> (codes)
+        origins = Cast <to = 1> (zero)
+        origin = Gather <axis : int = @axis> (origins, which)
+        shifted = Sub (wide, origin)
+        steps = Cast <to = 1> (scale)
+        step = Gather <axis : int = @axis> (steps, which)
+        W = Mul (shifted, step)
+    }""",
+    "Arrange": """<perm> (rows, sizes) => (W) {
+        wide = Reshape (rows, sizes)
+        W = Transpose <perm : ints = @perm> (wide)
+    }""",
+    "Scale": """(weight, factors) => (W) {
+        W = Mul (weight, factors)
     }""",
 }
 

@@ -44,3 +44,9 @@ def test_an_operator_without_adapter_is_a_clear_error(parse) -> None:
     model = parse("g (float[2] x) => (float y) { y = NoSuchThing(x) }", opset=11)
     with pytest.raises(ModelError, match="cannot raise opset 11 to 13"):
         raise_opset(model, 13)
+
+
+def test_the_format_is_as_new_as_the_operators_need(parse) -> None:
+    model = parse("g (float[2] x) => (float y) { y = Neg(x) }", opset=17)
+    raise_opset(model, 25)
+    assert model.header.ir_version == 13

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from onnxpress.passes.blockwise import weights
+from onnxpress.passes.blockwise.weights import QuantizeWeights
 from onnxpress.passes.normalise import Normalise
-from onnxpress.passes.quantize.weights import QuantizeWeights
-from onnxpress.rewriter.errors import ConfigError
+from onnxpress.rewriter.errors import ConfigError, ModelError
 
 
 def node(op, inputs, outputs, **attrs):
@@ -59,6 +60,42 @@ def test_skips_weights_that_are_no_numbers(build):
     assert "NaN or infinities" in QuantizeWeights()(model).report.skips[0].reason
 
 
-def test_refuses_options_by_name():
-    with pytest.raises(ConfigError, match="per_channel"):
-        QuantizeWeights(per_channel=None)
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"per_channel": None}, "per_channel must be true or false"),
+        ({"bits": 3}, "bits must be 8, 4 or 2, got 3"),
+        ({"bits": True}, "bits must be 8, 4 or 2"),
+        ({"bits": 4, "block": 24}, "block must be one of 0, 16, 32, 64, 128, 256, or left out, got 24"),
+        ({"block": False}, "block must be one of"),
+        ({"block": 0, "form": "run"}, "block must be at least 16 where the form is run"),
+        ({"method": "best"}, "method must be rtn or hqq or gptq or awq"),
+        ({"form": "fast"}, "form must be auto or run or load"),
+        ({"symmetric": 1}, "symmetric must be true or false, or left out"),
+        ({"bits": 4, "per_channel": False}, "per_channel must be true unless"),
+    ],
+)
+def test_refuses_options_by_name(options, complaint):
+    with pytest.raises(ConfigError, match=f"quantize-weights: {complaint}"):
+        QuantizeWeights(**options)
+
+
+class TestWhereTheOpsetCannotBeRaised:
+    @pytest.fixture
+    def stuck(self, model, monkeypatch):
+        def refuse(model, version):
+            if version > model.opset:
+                raise ModelError(f"cannot raise opset {model.opset} to {version}: no adapter")
+            return False
+
+        monkeypatch.setattr(weights, "raise_opset", refuse)
+        return model
+
+    def test_weights_are_decoded_at_load_with_a_warning(self, stuck):
+        result = QuantizeWeights(bits=4)(stuck)
+        assert "cannot raise opset 17 to 21: no adapter: weights are decoded at load" in result.report.warnings[0]
+        assert all("float when it runs" in each.action for each in result.report.changes)
+
+    def test_asking_for_codes_that_run_is_an_error(self, stuck):
+        with pytest.raises(ModelError, match="no adapter; set form load"):
+            QuantizeWeights(bits=4, form="run")(stuck)
