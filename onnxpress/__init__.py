@@ -34,18 +34,21 @@ if TYPE_CHECKING:
     from onnxpress.compression import compress
     from onnxpress.inspection import Inspection, inspect
     from onnxpress.outcome import CompressionResult
+    from onnxpress.passes.balance.equalize import Equalize
+    from onnxpress.passes.balance.smooth import Smooth
     from onnxpress.passes.base import Pass, PassResult, Workbench
+    from onnxpress.passes.blockwise.weights import QuantizeWeights
     from onnxpress.passes.encode.encode import Encode
     from onnxpress.passes.factorize.cp import FactorizeCP
     from onnxpress.passes.factorize.spatial import FactorizeSpatial
     from onnxpress.passes.factorize.svd import FactorizeSVD
     from onnxpress.passes.factorize.tucker import FactorizeTucker
+    from onnxpress.passes.narrow.float16 import ConvertFloat16
     from onnxpress.passes.normalise import Normalise
     from onnxpress.passes.pipeline import Pipeline, PipelineResult
     from onnxpress.passes.prune.magnitude import PruneMagnitude
     from onnxpress.passes.quantize.dynamic import QuantizeDynamic
     from onnxpress.passes.quantize.static import QuantizeStatic
-    from onnxpress.passes.quantize.weights import QuantizeWeights
     from onnxpress.passes.share.kmeans import ShareKMeans
     from onnxpress.recipe import Limits, Recipe
     from onnxpress.rewriter import errors
@@ -77,9 +80,12 @@ _HOMES = {
     "FactorizeSpatial": "passes.factorize.spatial",
     "FactorizeTucker": "passes.factorize.tucker",
     "FactorizeCP": "passes.factorize.cp",
+    "Equalize": "passes.balance.equalize",
+    "Smooth": "passes.balance.smooth",
+    "ConvertFloat16": "passes.narrow.float16",
     "QuantizeStatic": "passes.quantize.static",
     "QuantizeDynamic": "passes.quantize.dynamic",
-    "QuantizeWeights": "passes.quantize.weights",
+    "QuantizeWeights": "passes.blockwise.weights",
     "Encode": "passes.encode.encode",
     "Limits": "recipe",
     "Recipe": "recipe",
@@ -100,6 +106,7 @@ __all__ = [
     "inspect",
     "Inspection",
     "CompressionResult",
+    "ConvertFloat16",
     "Pass",
     "PassResult",
     "Workbench",
@@ -123,6 +130,8 @@ __all__ = [
     "Verification",
     "errors",
     "__version__",
+    "Equalize",
+    "Smooth",
 ]
 
 

@@ -120,6 +120,7 @@ def _tables(result: CompressionResult) -> list[Table | None]:
         tables.passes(result.reports),
         Table("changes", columns, changes) if changes else None,
         tables.skips(result.reports, most=1000),
+        tables.tensors(result.reports, most=1000),
     ]
 
 

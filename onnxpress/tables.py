@@ -178,6 +178,18 @@ def skips(reports: Sequence[Report], *, most: int = 12) -> Table | None:
     return Table("left alone", ("pass", "site", "reason"), rows[:most], notes) if rows else None
 
 
+def tensors(reports: Sequence[Report], *, most: int = 8) -> Table | None:
+    """Why tensors carry codes or not, counted by reason; None where no pass placed codes. The report lists each."""
+    counted = Counter(
+        (report.name, re.sub(r"-?\b\d+\.\d+\b", "…", reason))
+        for report in reports
+        for reason in report.tensors.values()
+    ).most_common()
+    rows = [[name, str(number), reason] for (name, reason), number in counted]
+    notes = [f"and {len(rows) - most} more reasons, in the report (--json)"] if len(rows) > most else []
+    return Table("tensors", ("pass", ">tensors", "codes or float, and why"), rows[:most], notes) if rows else None
+
+
 def summary(result: CompressionResult) -> Table:
     """The run in one table: before, after."""
     before, after = size(result.bytes_before), size(result.bytes_after)

@@ -24,9 +24,12 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "factorize-spatial": "onnxpress.passes.factorize.spatial:FactorizeSpatial",
         "factorize-tucker": "onnxpress.passes.factorize.tucker:FactorizeTucker",
         "factorize-cp": "onnxpress.passes.factorize.cp:FactorizeCP",
+        "equalize": "onnxpress.passes.balance.equalize:Equalize",
+        "smooth": "onnxpress.passes.balance.smooth:Smooth",
         "quantize-static": "onnxpress.passes.quantize.static:QuantizeStatic",
         "quantize-dynamic": "onnxpress.passes.quantize.dynamic:QuantizeDynamic",
-        "quantize-weights": "onnxpress.passes.quantize.weights:QuantizeWeights",
+        "quantize-weights": "onnxpress.passes.blockwise.weights:QuantizeWeights",
+        "convert-float16": "onnxpress.passes.narrow.float16:ConvertFloat16",
         "encode": "onnxpress.passes.encode.encode:Encode",
         "decode": "onnxpress.passes.encode.decode:Decode",
     }

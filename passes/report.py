@@ -32,6 +32,23 @@ class Skip:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What one tensor on codes does alone to the outputs of the model.
+
+    Attributes:
+        tensor: its name.
+        reader: the first output of the only node that reads the codes; None where all its readers do.
+        kind: `activation` or `weight`.
+        sqnr: signal to noise of the worst output, in dB.
+    """
+
+    tensor: str
+    reader: str | None
+    kind: str
+    sqnr: float
+
+
 @dataclass(slots=True)
 class Report:
     """The account of one pass.
@@ -42,6 +59,8 @@ class Report:
         changes: what was changed.
         skips: what was not, with reasons.
         warnings: what the user must know although nothing failed.
+        tensors: why each tensor carries codes or not, by name; empty for passes that place none.
+        harms: what each tensor on codes does alone to the outputs, the worst first; empty where it was not tried.
         seconds: wall time of the pass.
     """
 
@@ -50,6 +69,8 @@ class Report:
     changes: list[Change] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    tensors: dict[str, str] = field(default_factory=dict)
+    harms: list[Harm] = field(default_factory=list)
     seconds: float = 0.0
 
     def change(

@@ -8,6 +8,7 @@ weights.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from onnxpress.passes.kernels.affine import (
     INT8_SYMMETRIC,
     Floats,
     Grid,
+    Ints,
     dequantize,
     largest_magnitude,
     quantize,
@@ -32,6 +34,9 @@ from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use
 from onnxpress.rewriter.weights import Dense, Produced, Values, values_of
 
+UINT8_SYMMETRIC = Grid(1, 255, np.dtype(np.uint8))
+"""INT8_SYMMETRIC about 128."""
+
 OVERHEAD = 96
 """Bytes that the nodes, names and headers around the codes of one weight take in a file."""
 
@@ -39,20 +44,55 @@ _FUNCTION = "dequantize"
 
 
 @dataclass(frozen=True, slots=True)
+class WeightCodes:
+    """Which codes a weight has: w ≈ s · (code − zero), alike on both sides of zero.
+
+    Attributes:
+        name: of the type and its width.
+        signed: the grid about zero, which gives the scale.
+        grid: of the codes.
+        zero: the code of 0.
+    """
+
+    name: str
+    signed: Grid
+    grid: Grid
+    zero: int = 0
+
+
+WEIGHT_CODES: Mapping[str, WeightCodes] = {
+    each.name: each
+    for each in (
+        WeightCodes("int8", INT8_SYMMETRIC, INT8_SYMMETRIC),
+        WeightCodes("int7", INT7_SYMMETRIC, INT7_SYMMETRIC),
+        WeightCodes("uint8", INT8_SYMMETRIC, UINT8_SYMMETRIC, 128),
+    )
+}
+"""Codes of weights by name; int7 and uint8 are for CPUs on which products of 8 bits saturate."""
+
+
+@dataclass(frozen=True, slots=True)
 class Coded:
     """A weight as codes.
 
     Attributes:
-        codes: int8, of the shape of the weight.
+        codes: int8 or uint8, of the shape of the weight.
         scale: float32 [channels], or [] for the whole tensor.
         axis: of the channels; None for the whole tensor.
         error: ‖W − W'‖ / ‖W‖.
+        zero: the code of 0.
     """
 
     codes: gs.Constant
     scale: Floats
     axis: int | None
     error: float
+    zero: int = 0
+
+    @property
+    def zeros(self) -> Ints:
+        """Zero points, one for each scale."""
+        return np.full(self.scale.shape, self.zero, values_of(self.codes).dtype)
 
     @property
     def nbytes(self) -> int:
@@ -104,15 +144,24 @@ def weight_scale(site: Site, *, axis: int | None, grid: Grid) -> Floats:
         raise RefusalError("its weight holds NaN or infinities; train or export it again") from error
 
 
-def code(model: Model, site: Site, scale: Floats, *, axis: int | None, grid: Grid) -> Coded:
-    """Turn the weight of a site into codes; those of a large one are computed when they are read."""
+def code(
+    model: Model,
+    site: Site,
+    scale: Floats,
+    *,
+    axis: int | None,
+    grid: Grid,
+    zero: int = 0,
+    chosen: Values | None = None,
+) -> Coded:
+    """Turn the weight of a site into codes, the nearest or chosen ones; those of a large one are not held in memory."""
     old = values_of(site.weight)
-    codes = quantize(old.load(), scale, grid=grid, axis=axis)
-    error = relative_error(old.load(), dequantize(codes, scale, axis=axis))
-    held: Values = Dense(codes)
-    if old.nbytes >= LAZY:
-        held = Produced(old.shape, grid.dtype, lambda: quantize(old.load(), scale, grid=grid, axis=axis))
-    return Coded(model.add_weight("w", held), np.asarray(scale), axis, error)
+    codes = quantize(old.load(), scale, zero, grid=grid, axis=axis) if chosen is None else chosen.load()
+    error = relative_error(old.load(), dequantize(codes, scale, zero, axis=axis))
+    held: Values = chosen or Dense(codes)
+    if chosen is None and old.nbytes >= LAZY:
+        held = Produced(old.shape, grid.dtype, lambda: quantize(old.load(), scale, zero, grid=grid, axis=axis))
+    return Coded(model.add_weight("w", held), np.asarray(scale), axis, error, zero)
 
 
 def saving(site: Site, *, axis: int | None) -> int:

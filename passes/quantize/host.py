@@ -28,15 +28,20 @@ class Host:
     flags: frozenset[str] | None
 
     @property
+    def is_x86(self) -> bool:
+        """Whether it is of Intel's architecture."""
+        return self.machine.lower() in _X86
+
+    @property
     def saturates(self) -> bool:
         """Whether 8-bit products may saturate; taken for true where the CPU tells nothing."""
-        if self.machine.lower() not in _X86:
+        if not self.is_x86:
             return False
         return self.flags is None or self.flags.isdisjoint(_DOT_PRODUCTS)
 
     def describe(self) -> str:
         """The reason for `saturates`, in a few words."""
-        if self.machine.lower() not in _X86:
+        if not self.is_x86:
             return f"{self.machine} adds 8-bit products in 32 bits"
         if self.flags is None:
             return f"{self.machine} of unknown instruction sets"

@@ -34,13 +34,31 @@ def check_names(owner: Pass, field: str, known: Iterable[str]) -> None:
         raise wrong(owner, field, f"be a list of {', '.join(names)}")
 
 
-def check_number(owner: Pass, field: str) -> None:
+def check_number(owner: Pass, field: str, *, most: float = math.inf, above: bool = False) -> None:
     """Refuse what is no finite number of at least zero.
+
+    Args:
+        owner: the pass.
+        field: the option.
+        most: what it may be at most.
+        above: zero is refused, too.
 
     Raises:
         ConfigError: names the field.
     """
     value = getattr(owner, field)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < math.inf:
-        raise wrong(owner, field, "be a number of at least 0")
+    if not number or not 0 <= value < math.inf or value > most or (above and value == 0):
+        least = "above 0" if above else "of at least 0"
+        raise wrong(owner, field, f"be a number {least}" + (f" and at most {most:g}" if most < math.inf else ""))
+
+
+def check_path(owner: Pass, field: str) -> None:
+    """Refuse what is no path, unless it is None.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    value = getattr(owner, field)
+    if value is not None and not (isinstance(value, str) and value):
+        raise wrong(owner, field, "be the path of a file, or left out")

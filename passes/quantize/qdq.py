@@ -41,10 +41,10 @@ class Writer:
     def weight(self, use: Use, coded: Coded) -> None:
         """Let a layer read a weight from codes."""
         # ONNX Runtime makes a QGemm only where the zero point of the weight is written out.
-        explicit = use.node.op == "Gemm"
+        explicit = use.node.op == "Gemm" or coded.zero != 0
         key = (id(coded.codes), explicit)
         if key not in self._weights:
-            zero = [self._constant("z", np.zeros(coded.scale.shape, np.int8))] if explicit else []
+            zero = [self._constant("z", coded.zeros)] if explicit else []
             self._weights[key] = self._dequantize([coded.codes, self._constant("s", coded.scale), *zero], coded.axis)
         set_input(use.node, use.index, self._weights[key])
 
@@ -56,6 +56,11 @@ class Writer:
         codes, scale = quantize_bias(flat(bias), input_scale=input_scale, weight_scale=coded.scale)
         inputs = [self._model.add_weight("b", codes), self._constant("s", scale)]
         set_input(node, 2, self._dequantize(inputs, None if coded.axis is None else 0))
+
+    def constant(self, node: gs.Node, index: int, scale: Floats, codes: Ints, zero: Ints) -> None:
+        """Let a node read a constant from codes."""
+        grid = [self._constant("s", scale), self._constant("z", zero)]
+        set_input(node, index, self._dequantize([self._model.add_weight("k", codes), *grid], None))
 
     def _dequantize(self, inputs: list[gs.Tensor], axis: int | None) -> gs.Tensor:
         attrs: dict[str, object] = {} if axis in (None, 1) else {"axis": axis}
@@ -71,5 +76,5 @@ class Writer:
     def _constant(self, hint: str, values: NDArray[Any]) -> gs.Constant:
         key = (values.dtype.name, values.shape, values.tobytes())
         if key not in self._constants:
-            self._constants[key] = self._model.add_weight(hint, values)
+            self._constants[key] = self._model.add_weight(hint, np.asarray(values))  # NumPy gives scalars, too
         return self._constants[key]

@@ -2,141 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
-
-import onnx_graphsurgeon as gs
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.kernels.affine import INT8, UINT8, Floats, Grid, Ints, quantize, scale_for_bias
+from onnxpress.passes.kernels.affine import INT8, UINT8
 from onnxpress.passes.normalise import Normalise
-from onnxpress.passes.quantize.coding import bias_of, code, common_axis, flat, weight_grid, weight_scale
 from onnxpress.passes.quantize.host import detect
-from onnxpress.passes.quantize.options import check_flag, check_names, check_number
-from onnxpress.passes.quantize.placement import RULES, Placement, place, refusal
+from onnxpress.passes.quantize.lstm import Setting
+from onnxpress.passes.quantize.mixing import Mix, in_float, measured_pace, mix, rank
+from onnxpress.passes.quantize.options import check_flag, check_names, check_number, check_path
+from onnxpress.passes.quantize.others import note_others
+from onnxpress.passes.quantize.plan import Plan, calibrate, survey, try_out
+from onnxpress.passes.quantize.precision import Demand
 from onnxpress.passes.quantize.proof import prove
-from onnxpress.passes.quantize.qdq import Writer
-from onnxpress.passes.quantize.ranges import grids_of, measure
-from onnxpress.passes.quantize.storage import check_float32, note_quantized, read_as_float, store
-from onnxpress.passes.quantize.trial import Candidate, try_layers
+from onnxpress.passes.quantize.ranges import METHODS as RANGES
+from onnxpress.passes.quantize.ranges import Estimate
+from onnxpress.passes.quantize.ranges import Method as Estimator
+from onnxpress.passes.quantize.reconstruct import METHODS
+from onnxpress.passes.quantize.reconstruct import Method as Rounding
+from onnxpress.passes.quantize.recurrent import plan_lstms
+from onnxpress.passes.quantize.refine import SCALES, Refinement, Scales, refine
+from onnxpress.passes.quantize.rules import FOLLOWERS, refusal
+from onnxpress.passes.quantize.storage import note_quantized
+from onnxpress.passes.quantize.targets import TARGETS, Target, caution, check_target, choose_target, say_codes
+from onnxpress.passes.quantize.writing import write
 from onnxpress.passes.report import Report
-from onnxpress.passes.selection import RefusalError, SitePass, check_choice
-from onnxpress.rewriter.edits import output_ids, sweep
-from onnxpress.rewriter.errors import ModelError
+from onnxpress.passes.selection import SitePass, check_choice, wrong
+from onnxpress.rewriter.edits import sweep
+from onnxpress.rewriter.errors import ConfigError, ModelError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.opset import raise_opset
-from onnxpress.rewriter.sites import Site, Use, find_sites
+from onnxpress.rewriter.sites import find_sites
 
-OPSET = 13
-"""The first with one scale a channel."""
-
-Grids: TypeAlias = dict[int, tuple[Floats, Ints]]
-"""Scale and zero point of tensors, by identity."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
-    """A weight that layers can read as codes.
-
-    Attributes:
-        site: the weight.
-        uses: the nodes that are layers; other users read it in float.
-        axis: of the scales.
-        scale: of the weight.
-    """
-
-    site: Site
-    uses: tuple[Use, ...]
-    axis: int | None
-    scale: Floats
-
-
-@dataclass(slots=True)
-class _Work:
-    """One run of the pass.
-
-    Attributes:
-        sites: all that may be touched.
-        layers: those that can compute on codes, by identity of the site.
-        reasons: why a node computes in float, by its identity.
-        sqnr: of a node on codes, in dB, where it was tried; by its identity.
-    """
-
-    sites: list[Site]
-    layers: dict[int, _Layer] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
-    sqnr: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def nodes(self) -> list[gs.Node]:
-        """The nodes that can compute on codes, as far as is known."""
-        every = (use.node for layer in self.layers.values() for use in layer.uses)
-        return [node for node in every if id(node) not in self.reasons]
-
-    def explain(self, placement: Placement, barred: Mapping[int, gs.Tensor]) -> None:
-        """Note why nodes that could compute on codes are not placed."""
-        for node in self.nodes:
-            if id(node) not in placement.coded:
-                odd = [t.name for t in [*node.inputs, *node.outputs] if id(t) in barred]
-                thin = "it sums too few products for an output that is read in float"
-                self.reasons[id(node)] = f"'{odd[0]}' held NaN or infinities" if odd else thin
-
-    def reason(self, site: Site) -> str:
-        """Why the first user that computes in float does so; empty where none does."""
-        return next((self.reasons[id(use.node)] for use in site.uses if id(use.node) in self.reasons), "")
+_ACTIVATIONS = {"uint8": UINT8, "int8": INT8}
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeStatic(SitePass):
-    """Compute on 8-bit codes where ONNX Runtime can: weights symmetric, activations with ranges seen in samples.
+    """Compute on codes where the target can: weights symmetric, activations with ranges seen in samples.
 
     x ≈ s_x (q_x − z_x), w ≈ s_w q_w, so w·x ≈ s_w s_x Σ q_w (q_x − z_x), summed in 32 bits; the bias is stored as
     int32 at scale s_x s_w (Jacob et al., 2018, https://arxiv.org/abs/1712.05877). Written as QuantizeLinear and
     DequantizeLinear round float operators, which ONNX Runtime merges into QLinearConv, QGemm and so on. Weights of
     sites that cannot compute on codes are stored as codes all the same and decoded once, when the model is loaded.
 
+    In order: ranges (`ranges`), codes of the weights (`scales`, `rounding`, `correct_bias`), a trial of each layer
+    apart (`layer_sqnr`), then of the whole model, in which the layers that hurt most for their work go back to float
+    until the outputs are good (`min_sqnr`, `max_drop`), and at last its speed (`faster`).
+
     Attributes:
-        activation: codes of activations, asymmetric.
+        target: what the model is made for: cpu-avx2, cpu-vnni, arm, cuda, tensorrt or npu; None for this machine's CPU.
+        activation: codes of activations; None for those of the target.
         per_channel: one scale for each output channel of a weight instead of one a tensor.
-        reduce_range: weights of 7 bits, for CPUs that add 8-bit products in 16 bits; None asks this machine's CPU.
-        min_sqnr: layers whose result on codes has a lower signal-to-noise ratio, in dB, on samples and apart from all
+        reduce_range: weights of 7 bits, for CPUs that add 8-bit products in 16 bits; None for those of the target.
+        ranges: how ranges of activations follow from samples: `minmax`, `average`, `percentile`, `mse` or `entropy`.
+        percent: of the entries that `percentile` keeps.
+        calibration: a file of `onnxpress calibrate` that brings the ranges instead of samples.
+        scales: of weights: `max`, at which none saturates, or `mse`, of the least squared error.
+        rounding: of weights: `nearest`, `gptq` (Frantar et al., 2023) or `adaround` (Nagel et al., 2020).
+        correct_bias: let biases take away the mean error of outputs (Nagel et al., 2019).
+        layer_sqnr: layers whose result on codes has a lower signal-to-noise ratio, in dB, on samples and apart from all
             other layers, compute in float; 0 tries none.
-        ops: operators that may compute on codes; None for all that ONNX Runtime has.
+        min_sqnr: signal to noise that every output of the model must keep on samples, in dB; 0 asks for none.
+        max_drop: how far the metric may fall on the calibration samples; None asks for none.
+        faster: compute in float after all where codes are not measured to be faster on this machine.
+        ablate: report what each tensor on codes does to the outputs even where they are good.
+        ops: operators that may compute on codes; None for all that the target has.
     """
 
     name: ClassVar[str] = "quantize-static"
-    activation: Literal["uint8", "int8"] = "uint8"
+    target: str | None = None
+    activation: Literal["uint8", "int8"] | None = None
     per_channel: bool = True
     reduce_range: bool | None = None
+    ranges: Estimator = "minmax"
+    percent: float = 99.99
+    calibration: str | None = None
+    scales: Scales = "max"
+    rounding: Rounding = "gptq"
+    correct_bias: bool = False
+    layer_sqnr: float = 20.0
     min_sqnr: float = 20.0
+    max_drop: float | None = None
+    faster: bool = False
+    ablate: bool = False
     ops: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
         super().__post_init__()
-        check_choice(self, "activation", ("uint8", "int8"))
-        check_flag(self, "per_channel")
+        check_target(self, "target")
+        if self.activation is not None:
+            check_choice(self, "activation", tuple(_ACTIVATIONS))
+        if self.activation == "uint8" and self.target is not None and TARGETS[self.target].symmetric:
+            raise wrong(self, "activation", f"be int8 for target {self.target}")
+        for flag in ("per_channel", "correct_bias", "faster", "ablate"):
+            check_flag(self, flag)
         check_flag(self, "reduce_range", optional=True)
+        for option, choices in (("ranges", RANGES), ("scales", SCALES), ("rounding", METHODS)):
+            check_choice(self, option, choices)
+        check_path(self, "calibration")
+        check_number(self, "percent", most=100, above=True)
+        check_number(self, "layer_sqnr")
         check_number(self, "min_sqnr")
-        check_names(self, "ops", RULES)
+        if self.max_drop is not None:
+            check_number(self, "max_drop")
+        check_names(self, "ops", FOLLOWERS)
 
     def apply(self, model: Model, bench: Workbench) -> Report:
-        """Measure ranges, plan, and rewrite.
+        """Measure, plan, and rewrite.
 
         Raises:
             FeedError: no samples, or ones that hold NaN or infinities.
+            ConfigError: `max_drop` without a metric, or a calibration file that does not suit.
             ModelError: the result does not run.
         """
+        if self.max_drop is not None and bench.metric is None:
+            raise ConfigError(f"{self.name}: max_drop {self.max_drop:g} needs a metric: give top1 or module:function")
         report = self.report()
         note_quantized(model, report)
-        obstacle = self._raise_opset(model, bench, report)
+        plan = self.plan(model, report, bench)
+        floats, said = self._settle(model, plan, report, bench)
         before = model.clone()
-        work = self._survey(model, self.candidates(model, report), obstacle)
-        placement, grids = self._calibrate(model, work, bench)
-        self._write(model, work, placement, grids, report)
-        sweep(model)
-        if report.changes and not placement.coded:
+        placement = write(model, plan, report, floats=floats)
+        note_others(model, report)
+        for each in said:
+            report.change("graph", each)
+        if placement.coded or placement.recurrent:
+            self._say_target(plan, report)
+        elif report.changes:
             report.warnings.append(
                 "no layer computes in int8: weights are stored in 8 bits and decoded while the model is loaded, so it "
                 "is smaller but not faster; each change says why"
@@ -145,120 +141,88 @@ class QuantizeStatic(SitePass):
             prove(model, before, bench, name=self.name)
         return report
 
-    @property
-    def _weight_grid(self) -> Grid:
-        return weight_grid(narrow=detect().saturates if self.reduce_range is None else self.reduce_range)
+    def plan(self, model: Model, report: Report, bench: Workbench) -> Plan:
+        """All that is known before anything is written: `write` can then be called on clones again and again.
 
-    def _raise_opset(self, model: Model, bench: Workbench, report: Report) -> str | None:
-        """Make sure that the model's opset knows codes; gives the reason why it cannot be raised."""
-        old = model.opset
-        uses = [use for site in find_sites(model) for use in site.uses]
-        if old >= OPSET or all(self._refusal(model, use) for use in uses):
+        Args:
+            model: its opset is raised where that is needed.
+            report: gets that, and a skip for each site that is not touched.
+            bench: brings samples.
+        """
+        target = self._target()
+        obstacle = self._raise_opset(model, target, report, bench)
+        sites = self.candidates(model, report)
+        plan = survey(model, sites, target=target, per_channel=self.per_channel, ops=self.ops, obstacle=obstacle)
+        if target.recurrent and (self.ops is None or "LSTM" in self.ops):
+            narrow = target.weights[0].name == "int7"
+            setting = Setting(per_channel=self.per_channel, narrow=narrow, layer_sqnr=self.layer_sqnr)
+            plan.recurrent = plan_lstms(model, sites, setting, bench=bench)
+        estimate = Estimate(method=self.ranges, percent=self.percent, grid=target.activation)
+        file = None if self.calibration is None else Path(self.calibration)
+        calibrate(model, plan, bench, estimate=estimate, calibration=file)
+        if plan.ranges and bench.feed is not None:
+            how = Refinement(scales=self.scales, rounding=self.rounding, correct_bias=self.correct_bias)
+            refine(model, plan, sites, bench, how)
+            if self.layer_sqnr:
+                try_out(model, plan, sites, bench, layer_sqnr=self.layer_sqnr)
+                refine(model, plan, sites, bench, how)  # those that got other codes
+        return plan
+
+    def _settle(self, model: Model, plan: Plan, report: Report, bench: Workbench) -> tuple[dict[str, str], list[str]]:
+        """Which layers must compute in float for the sake of the outputs or of time, and why; and what was measured."""
+        floats: dict[str, str] = {}
+        said: list[str] = []
+        demand = Demand(min_sqnr=self.min_sqnr, max_drop=self.max_drop)
+        layers = bool(plan.place(model).coded) or (plan.recurrent is not None and bool(plan.recurrent.levels))
+        if not layers or bench.feed is None:
+            return floats, said
+        if not demand.empty:
+            found = mix(model, plan, bench, demand)
+            floats, report.harms = found.floats, found.harms
+            said.append(self._outcome(found, report))
+        if self.ablate and not report.harms:
+            report.harms = rank(model, plan, bench)
+        if self.faster and plan.target.suits(detect()) and len(floats) < len(in_float(plan, "")):
+            pace = measured_pace(model, plan, floats, bench)
+            said.append(pace.describe())
+            if pace.slower:
+                floats = in_float(plan, f"on codes the model is only {pace.describe()}")
+        return floats, said
+
+    def _outcome(self, found: Mix, report: Report) -> str:
+        """The outputs of the model as planned, in words; a warning where they are not good enough."""
+        if not found.held:
+            report.warnings.append(
+                f"even with every layer in float the outputs keep only {found.verdict.describe()} with weights in 8 "
+                "bits; exclude weights, or ask for less (min_sqnr, max_drop)"
+            )
+        left = f", {len(found.floats)} layers left in float for it" if found.floats else ""
+        return f"outputs on samples: {found.verdict.describe()}{left}"
+
+    def _target(self) -> Target:
+        activation = None if self.activation is None else _ACTIVATIONS[self.activation]
+        return choose_target(self.target, detect()).adjusted(activation=activation, reduce_range=self.reduce_range)
+
+    def _say_target(self, plan: Plan, report: Report) -> None:
+        used = {plan.codes(layer).name for layer in plan.layers.values()}
+        asked = "as asked for" if self.reduce_range is not None else None
+        report.change("graph", say_codes(plan.target, used, detect(), asked=asked))
+        if self.target is not None and (said := caution(plan.target, detect())):
+            report.warnings.append(said)
+
+    def _raise_opset(self, model: Model, target: Target, report: Report, bench: Workbench) -> str | None:
+        """Make sure that the model's opset knows the codes; gives the reason why it cannot be raised."""
+        old, opset = model.opset, target.opset
+        uses = [use for site in find_sites(model) for use in site.uses if use.graph is model.graph]
+        if old >= opset or all(refusal(use, rules=target.rules, ops=self.ops) for use in uses):
             return None
         try:
-            raise_opset(model, OPSET)
+            raise_opset(model, opset)
         except ModelError as error:
-            return f"{error}; export the model with opset {OPSET} or newer"
-        report.change("graph", f"opset {old} became {OPSET}, the first with one scale a channel")
+            return f"{error}; export the model with opset {opset} or newer"
+        why = "one scale a channel" if opset == 13 else "codes of 16 bits"
+        report.change("graph", f"opset {old} became {opset}, the first with {why}")
         # What was an attribute may be an input now, and comes as a Constant node.
         Normalise(fix_defaults=False, inline_functions=False).apply(model, bench)
         sweep(model)
         return None
-
-    def _refusal(self, model: Model, use: Use) -> str | None:
-        """Why a node cannot compute on codes; None where it can."""
-        if use.graph is not model.graph:
-            return "it is inside an If or a Loop, where no ranges are measured"
-        return refusal(use, ops=self.ops)
-
-    def _survey(self, model: Model, sites: list[Site], obstacle: str | None) -> _Work:
-        """Find out which sites can compute on codes."""
-        work = _Work(sites)
-        for site in sites:
-            whys = {id(use.node): obstacle or self._refusal(model, use) for use in site.uses}
-            uses = tuple(use for use in site.uses if whys[id(use.node)] is None)
-            work.reasons.update((node, why) for node, why in whys.items() if why is not None)
-            try:
-                check_float32(site)
-                axis = common_axis(site) if self.per_channel else None
-                scale = weight_scale(site, axis=axis, grid=self._weight_grid)
-            except RefusalError:
-                continue  # `store` finds the same and says so
-            if uses:
-                work.layers[id(site)] = _Layer(site, uses, axis, scale)
-        return work
-
-    def _calibrate(self, model: Model, work: _Work, bench: Workbench) -> tuple[Placement, Grids]:
-        """Plan where codes go, as far as what is measured on samples allows."""
-        placement = place(model, work.nodes, ops=self.ops)
-        if not placement.tensors:
-            work.explain(placement, {})
-            return placement, {}
-        ranges = measure(model, [each.tensor.name for each in placement.tensors], bench)
-        barred: dict[int, gs.Tensor] = {}
-        while odd := {id(t.tensor): t.tensor for t in placement.tensors if not ranges[t.tensor.name].usable}:
-            barred |= odd
-            placement = place(model, work.nodes, ops=self.ops, barred=barred)
-        work.explain(placement, barred)
-        codes, public = UINT8 if self.activation == "uint8" else INT8, output_ids(model)
-        grids = grids_of(placement.tensors, ranges, codes, public=public)
-        if not self.min_sqnr:
-            return placement, grids
-        self._try(model, work, placement, grids, bench)
-        placement = place(model, work.nodes, ops=self.ops, barred=barred)
-        work.explain(placement, barred)
-        return placement, grids_of(placement.tensors, ranges, codes, public=public)
-
-    def _try(self, model: Model, work: _Work, placement: Placement, grids: Grids, bench: Workbench) -> None:
-        """Leave out the layers that lose too much on codes."""
-        candidates: list[Candidate] = []
-        for layer in work.layers.values():
-            weight = quantize(layer.site.array(), layer.scale, grid=self._weight_grid, axis=layer.axis)
-            tails = {id(use): placement.tails[id(use.node)] for use in layer.uses if id(use.node) in placement.tails}
-            placed = (use for use in layer.uses if id(use) in tails)
-            candidates += (Candidate(u.node, tails[id(u)], weight, layer.scale, layer.axis) for u in placed)
-        by_name = {each.tensor.name: grids[id(each.tensor)] for each in placement.tensors}
-        for each, found in zip(candidates, try_layers(model, candidates, by_name, bench), strict=True):
-            work.sqnr[id(each.node)] = found
-            if found < self.min_sqnr:
-                work.reasons[id(each.node)] = f"on codes it has {found:.1f} dB, min_sqnr is {self.min_sqnr:g}"
-
-    def _write(self, model: Model, work: _Work, placement: Placement, grids: Grids, report: Report) -> None:
-        writer = Writer(model)
-        for site in work.sites:
-            layer = work.layers.get(id(site))
-            if layer is None or all(id(use.node) in work.reasons for use in layer.uses):
-                store(model, site, report, per_channel=self.per_channel, because=work.reason(site))
-            else:
-                self._write_layer(model, layer, writer, work, grids, report)
-        for each in placement.tensors:
-            writer.wrap(each, *grids[id(each.tensor)])
-        if work.layers and placement.coded:
-            bits = 7 if self._weight_grid.high < 127 else 8
-            why = "as asked for" if self.reduce_range is not None else f"{detect().describe()} runs it"
-            report.change("graph", f"weights of {bits} bits: {why}")
-
-    def _write_layer(
-        self, model: Model, layer: _Layer, writer: Writer, work: _Work, grids: Grids, report: Report
-    ) -> None:
-        site, scale, before = layer.site, layer.scale, layer.site.nbytes
-        on_codes = [use for use in layer.uses if id(use.node) not in work.reasons]
-        steps = {id(use): float(grids[id(use.node.inputs[0])][0]) for use in on_codes}
-        for use in on_codes:
-            if (bias := bias_of(use.node)) is not None:
-                scale = scale_for_bias(scale, input_scale=steps[id(use)], bias=flat(bias))
-        coded = code(model, site, scale, axis=layer.axis, grid=self._weight_grid)
-        for use in on_codes:
-            writer.bias(use.node, coded, input_scale=steps[id(use)])
-            writer.weight(use, coded)
-        read_as_float(model, tuple(use for use in site.uses if all(use is not each for each in on_codes)), coded)
-        found = [work.sqnr[id(use.node)] for use in on_codes if id(use.node) in work.sqnr]
-        tried = f", {min(found):.1f} dB" if found else ""
-        kind = "int8 per channel" if layer.axis is not None else "int8"
-        report.change(
-            site.name,
-            f"{kind}, activations {self.activation}{tried}",
-            bytes_before=before,
-            bytes_after=coded.nbytes,
-            error=coded.error,
-        )

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxpress.passes.kernels.affine import INT8_SYMMETRIC
 from onnxpress.passes.quantize.coding import Coded, code, common_axis, decoded, looked_up, saving, weight_scale
-from onnxpress.passes.quantize.placement import count_quantized
+from onnxpress.passes.quantize.rules import count_quantized
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.edits import set_input

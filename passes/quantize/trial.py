@@ -32,9 +32,11 @@ class Candidate:
     Attributes:
         node: the layer, in the model that the trial is for.
         tail: what carries its result, behind the operator that vanishes into it.
-        weight: int8 codes.
+        weight: 8-bit codes.
         scale: of the weight.
         axis: of the scale.
+        zero: the code of 0.
+        floor: below which those who read the result do not tell values apart.
     """
 
     node: gs.Node
@@ -42,6 +44,8 @@ class Candidate:
     weight: Array
     scale: Floats
     axis: int | None
+    zero: int = 0
+    floor: float = -math.inf
 
 
 class Total:
@@ -115,12 +119,16 @@ class _Twins:
         tail = last.outputs[0]
         if tail.name in self._grids:
             result = self._round(result, tail.name)
+        if candidate.floor > -math.inf:
+            floor = self.model.add_weight("f", np.asarray(candidate.floor, np.float32))
+            result, tail = (self._add("Max", [each, floor]) for each in (result, tail))
         error = self._add("Sub", [result, tail])
         return self._energy(tail), self._energy(error)
 
     def _weight(self, candidate: Candidate) -> gs.Tensor:
         # The zero point is written out, because ONNX Runtime (seen in 1.24) makes a broken QGemm of a Gemm without.
-        arrays = candidate.weight, candidate.scale, np.zeros(candidate.scale.shape, np.int8)
+        zero = np.full(candidate.scale.shape, candidate.zero, candidate.weight.dtype)
+        arrays = candidate.weight, candidate.scale, zero
         inputs: list[gs.Tensor] = [self.model.add_weight("w", array) for array in arrays]
         return self._add("DequantizeLinear", inputs, {} if candidate.axis is None else {"axis": candidate.axis})
 

@@ -74,6 +74,16 @@ def test_groups_sites_that_were_left_alone_for_the_same_reason():
     assert tables.skips([Report("encode")]) is None
 
 
+def test_counts_why_tensors_carry_codes_or_not():
+    report = Report("quantize-static")
+    report.tensors = {"a": "codes: Conv reads them", "b": "float: it has 9.1 dB", "c": "float: it has 12.0 dB"}
+    found = tables.tensors([report], most=1)
+    assert found is not None
+    assert [list(row) for row in found.rows] == [["quantize-static", "2", "float: it has … dB"]]
+    assert found.notes == ["and 1 more reasons, in the report (--json)"]
+    assert tables.tensors([Report("encode")]) is None
+
+
 def test_says_how_many_reasons_are_not_shown():
     report = Report("encode")
     for k in range(5):

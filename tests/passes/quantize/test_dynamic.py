@@ -1,11 +1,15 @@
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import helper
 
 from onnxpress.passes.pipeline import Pipeline
-from onnxpress.passes.quantize.dynamic import QuantizeDynamic
+from onnxpress.passes.quantize.coding import Coded
+from onnxpress.passes.quantize.dynamic import QuantizeDynamic, _Writer
+from onnxpress.passes.quantize.host import detect
 from onnxpress.rewriter.errors import ConfigError
+from onnxpress.rewriter.weights import read
 
 IDS = {"dtype": onnx.TensorProto.INT64, "gives": onnx.TensorProto.FLOAT}
 
@@ -50,6 +54,30 @@ def test_layers_with_the_same_input_share_its_codes(build, fused, weights):
     nodes = [node("MatMul", ["x", "m"], ["p"]), node("MatMul", ["x", "n"], ["q"]), node("Add", ["p", "q"], ["y"])]
     model = build(nodes, {name: weights[name] for name in "mn"}, x=("n", 32))
     assert fused(QuantizeDynamic()(model).model) == {"DynamicQuantizeLinear": 1, "MatMulIntegerToFloat": 2, "Add": 1}
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_layers_of_one_shape_keep_their_own_weights_and_scales(build, run, random, transposed, per_channel):
+    sizes = [1.0, 8.0, 0.125, 20.0, 0.5, 3.0, 0.25, 2.0]
+    weights = {f"w{i}": random.standard_normal((24, 24), np.float32) * size for i, size in enumerate(sizes)}
+    names = [f"y{i}" for i in range(len(sizes))]
+    nodes = [node("Gemm", ["x", f"w{i}"], [name], transB=transposed) for i, name in enumerate(names)]
+    model, x = build(nodes, weights, x=("n", 24), outputs=names), random.standard_normal((16, 24), np.float32)
+    found = run(QuantizeDynamic(per_channel=per_channel)(model).model, x)
+    for weight, result in zip(weights.values(), found, strict=True):
+        assert sqnr(x @ (weight.T if transposed else weight), result) > 33
+
+
+@pytest.mark.parametrize("kept", ["scale", "weight"])
+def test_a_freed_weight_lends_its_scale_and_codes_to_no_other(build, weights, kept):
+    writer = _Writer(build([node("MatMul", ["x", "m"], ["y"])], {"m": weights["m"]}, x=("n", 32)))
+    found = []
+    for value in range(100):  # each is freed before the next one, which now and then gets its identity
+        coded = Coded(gs.Constant("w", np.full((2, 3), value, np.int8)), np.asarray(value, np.float32), None, 0.0)
+        found.append(writer._scale(coded) if kept == "scale" else writer._weight(coded, transposed=True))
+        del coded
+    assert [float(read(each).max()) for each in found] == list(range(100))
 
 
 def test_raises_the_opset_and_says_so(build, weights):
@@ -100,7 +128,15 @@ def test_gives_the_same_bytes_every_time(build, weights):
     assert first == second
 
 
-@pytest.mark.parametrize("field", ["per_channel", "reduce_range", "embeddings"])
+def test_is_made_for_another_cpu_on_request(build, weights):
+    model = build([node("MatMul", ["x", "m"], ["y"])], {"m": weights["m"]}, x=("n", 32))
+    for target, bits in (("cpu-avx2", 7), ("cpu-vnni", 8), ("arm", 8)):
+        report = QuantizeDynamic(target=target)(model).report
+        assert report.changes[-1].action.startswith(f"weights of {bits} bits")
+    assert "made for arm, tried on" in report.warnings[0] or "arm" in detect().machine
+
+
+@pytest.mark.parametrize("field", ["target", "per_channel", "reduce_range", "embeddings", "layer_sqnr"])
 def test_refuses_options_by_name(field):
     with pytest.raises(ConfigError, match=field):
         QuantizeDynamic(**{field: "yes"})

@@ -9,10 +9,10 @@ from onnxpress.calibration.plugins import load_function
 from onnxpress.calibration.session import Runner
 from onnxpress.models import zoo
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.blockwise.weights import QuantizeWeights
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.quantize.dynamic import QuantizeDynamic
 from onnxpress.passes.quantize.static import QuantizeStatic
-from onnxpress.passes.quantize.weights import QuantizeWeights
 from onnxpress.rewriter.model import Model
 
 
@@ -32,6 +32,12 @@ def test_digits_are_read_as_well_as_in_float(name, each, tmp_path):
     size, before, after = quantized(name, each, tmp_path)
     assert size < 0.27 * zoo.path(name).stat().st_size
     assert after > before - 0.001
+
+
+def test_characters_are_guessed_as_well_as_in_float(tmp_path):
+    size, before, after = quantized("textgen", QuantizeDynamic(), tmp_path)
+    assert size < 0.27 * zoo.path("textgen").stat().st_size
+    assert after > before - 0.01
 
 
 @pytest.mark.network

@@ -29,6 +29,13 @@ def weights(random):
         "zero": np.float32(0),
         "one": np.float32(1),
         "rows": np.array([0, -1], np.int64),
+        "first": np.array([0], np.int64),
+        "second": np.array([1], np.int64),
+        "many": np.array([8], np.int64),
+        "axis": np.array([3], np.int64),
+        "twice": np.array([1, 1, 2, 2], np.int64),
+        "shape": np.array([1, 16, 8, 8], np.int64),
+        "larger": np.array([1, 1, 2, 2], np.float32),
     }
 
 
@@ -96,6 +103,61 @@ def test_what_lies_between_layers_runs_on_codes(optimised, op, attrs, becomes):
     assert any(found[name] for name in becomes)
     assert found["QLinearConv"] == 2
     assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attrs"),
+    [
+        ("Slice", ("first", "many", "axis"), {}),
+        ("Gather", ("rows",), {"axis": 3}),
+        ("Tile", ("twice",), {}),
+        ("Resize", ("", "larger"), {"mode": "nearest"}),
+        ("LeakyRelu", (), {"alpha": 0.1}),
+    ],
+)
+def test_what_only_moves_or_bends_values_runs_on_codes(optimised, op, inputs, attrs):
+    found = optimised(conv("x", "a"), node(op, ["a", *inputs], ["p"], **attrs), conv("p", "y", "v"))
+    assert found[op] + found[f"QLinear{op}"] == 1
+    assert found["QLinearConv"] == 2
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 1)
+
+
+def test_resize_that_interpolates_stays_float(optimised):
+    resize = node("Resize", ["a", "", "larger"], ["p"], mode="linear")
+    found = optimised(conv("x", "a"), resize, conv("p", "y", "v"))
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (2, 2)
+
+
+def test_product_of_two_branches_runs_on_codes(optimised):
+    nodes = conv("x", "a"), conv("a", "c", "v"), node("Mul", ["a", "c"], ["j"])
+    found = optimised(*nodes, conv("j", "y"))
+    assert found["QLinearMul"] == 1
+    assert found["QLinearConv"] == 3
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 1)
+
+
+def test_expand_runs_on_codes(optimised):
+    column = node("Slice", ["a", "first", "second", "axis"], ["s"])
+    found = optimised(conv("x", "a"), column, node("Expand", ["s", "shape"], ["p"]), conv("p", "y", "v"))
+    assert found["Expand"] == 1
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 1)
+
+
+def test_hard_swish_between_layers_stays_float(optimised):
+    found = optimised(conv("x", "a"), node("HardSwish", ["a"], ["p"]), conv("p", "y", "v"))
+    assert found["HardSigmoid"] == found["Mul"] == 1  # what ONNX Runtime makes of it
+    assert found["QLinearConv"] == 2
+
+
+def test_product_of_two_activations_stays_float(optimised):
+    nodes = (
+        node("MatMul", ["x", "m"], ["q"]),
+        node("Transpose", ["q"], ["t"], perm=[0, 2, 1]),
+        node("MatMul", ["q", "t"], ["y"]),
+    )
+    found = optimised(*nodes, x=("n", 5, 16))
+    assert found["MatMulIntegerToFloat"] == 1
+    assert found["MatMul"] + found["FusedMatMul"] == 1
 
 
 def test_concat_runs_on_codes(optimised):

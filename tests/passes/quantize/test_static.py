@@ -67,7 +67,9 @@ def test_all_layers_run_on_codes(dense, bench, batch, fused, activation):
 
 def test_each_channel_has_its_scale(dense, bench, batch):
     weight = read(dense.graph.nodes[0].inputs[1])
-    codes, scale = weights_of(QuantizeStatic(reduce_range=False)(dense, bench(dense, batch)).model)["Gemm_a"]
+    codes, scale = weights_of(QuantizeStatic(reduce_range=False, rounding="nearest")(dense, bench(dense, batch)).model)[
+        "Gemm_a"
+    ]
     np.testing.assert_allclose(scale, np.abs(weight).max(axis=0) / 127, rtol=1e-6)
     assert codes.dtype == np.int8
     assert (np.abs(codes).max(axis=0) == 127).all()
@@ -249,14 +251,14 @@ def test_a_layer_that_loses_too_much_computes_in_float(spread, bench, run):
     result = QuantizeStatic()(model, bench(model, x))
     first, second = result.report.changes[:2]
     assert first.action.startswith("int8 in the file, float when it runs: on codes it has ")
-    assert first.action.endswith("min_sqnr is 20")
+    assert first.action.endswith("layer_sqnr is 20")
     assert second.action.startswith("int8 per channel, activations uint8, ")
     assert sqnr(run(model, x)[0], run(result.model, x)[0]) > 30
 
 
 def test_no_layer_is_tried_on_request(spread, bench, run):
     model, x = spread
-    result = QuantizeStatic(min_sqnr=0)(model, bench(model, x))
+    result = QuantizeStatic(layer_sqnr=0, min_sqnr=0, rounding="nearest")(model, bench(model, x))
     assert {each.action for each in result.report.changes[:2]} == {"int8 per channel, activations uint8"}
     assert sqnr(run(model, x)[0], run(result.model, x)[0]) < 20
 
@@ -336,11 +338,18 @@ def test_a_quantized_model_stays_as_it_is(dense, bench, batch):
     assert "7 nodes work on codes already" in again.report.skips[0].reason
 
 
-def test_weights_have_seven_bits_where_products_saturate(dense, bench, batch, monkeypatch):
+def test_weights_have_seven_bits_or_no_sign_where_products_saturate(dense, bench, batch, monkeypatch):
     monkeypatch.setattr(static, "detect", lambda: Host("x86_64", frozenset({"avx2"})))
     result = QuantizeStatic()(dense, bench(dense, batch))
+    for codes, _ in weights_of(result.model).values():
+        assert codes.dtype == np.uint8 or np.abs(codes.astype(int)).max() == 64
+    assert any(each.action.endswith(": x86_64 without VNNI runs it") for each in result.report.changes)
+
+
+def test_weights_have_seven_bits_on_request(dense, bench, batch):
+    result = QuantizeStatic(reduce_range=True)(dense, bench(dense, batch))
     assert max(np.abs(codes.astype(int)).max() for codes, _ in weights_of(result.model).values()) == 64
-    assert any(each.action == "weights of 7 bits: x86_64 without VNNI runs it" for each in result.report.changes)
+    assert result.report.changes[-1].action == "weights of 7 bits: as asked for"
 
 
 @pytest.mark.parametrize(
@@ -348,7 +357,7 @@ def test_weights_have_seven_bits_where_products_saturate(dense, bench, batch, mo
     [
         ({"activation": "int4"}, "activation must be uint8 or int8, got 'int4'"),
         ({"ops": ["Conv", "Softmax"]}, "ops must be a list of Conv"),
-        ({"min_sqnr": -1}, "min_sqnr must be a number of at least 0, got -1"),
+        ({"layer_sqnr": -1}, "layer_sqnr must be a number of at least 0, got -1"),
         ({"per_channel": 1}, "per_channel must be true or false, got 1"),
         ({"reduce_range": "no"}, "reduce_range must be true or false, or left out, got 'no'"),
     ],
