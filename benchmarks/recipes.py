@@ -19,7 +19,7 @@ import onnxpress
 from onnxpress.models.zoo import ZOO, path
 from onnxpress.recipe import load
 
-MODELS = ("lenet5", "ppocr-rec", "ppocr-cls", "silero-vad", "open-nsfw", "minilm")
+MODELS = ("lenet5", "ppocr-rec", "ppocr-cls", "silero-vad", "open-nsfw", "minilm", "effnet-lite0", "textgen")
 RECIPES = ("balanced", "smallest", "int8", "fastest")
 
 

@@ -149,8 +149,8 @@ def _tell(result: CompressionResult, report: JsonReport, html: Path | None) -> N
         from onnxpress.page import write_page
 
         write_page(result, html)
-    told = tables.passes(result.reports), tables.skips(result.reports), tables.tensors(result.reports)
-    for table in (*told, tables.summary(result)):
+    told = (tables.passes, tables.skips, tables.tensors, tables.harms)
+    for table in (*(each(result.reports) for each in told), tables.summary(result)):
         if table is not None:
             show(table, stream=report.tables)
     for warning in result.warnings:

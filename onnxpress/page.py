@@ -121,6 +121,7 @@ def _tables(result: CompressionResult) -> list[Table | None]:
         Table("changes", columns, changes) if changes else None,
         tables.skips(result.reports, most=1000),
         tables.tensors(result.reports, most=1000),
+        tables.harms(result.reports, most=100),
     ]
 
 

@@ -190,6 +190,15 @@ def tensors(reports: Sequence[Report], *, most: int = 8) -> Table | None:
     return Table("tensors", ("pass", ">tensors", "codes or float, and why"), rows[:most], notes) if rows else None
 
 
+def harms(reports: Sequence[Report], *, most: int = 8) -> Table | None:
+    """Which tensors hurt the outputs most when they alone are codes, the worst first; None where none was tried."""
+    found = [(report.name, each) for report in reports for each in report.harms]
+    rows = [[name, each.kind, each.tensor, each.reader or "", decibel(each.sqnr)] for name, each in found]
+    notes = [f"and {len(rows) - most} more, in the report (--json)"] if len(rows) > most else []
+    headings = ("pass", "kind", "tensor", "read by what gives", ">outputs")
+    return Table("what hurts most, each tensor alone on codes", headings, rows[:most], notes) if rows else None
+
+
 def summary(result: CompressionResult) -> Table:
     """The run in one table: before, after."""
     before, after = size(result.bytes_before), size(result.bytes_after)

@@ -197,7 +197,7 @@ def _constants(model: Model) -> Iterator[_Candidate]:
         for constant in model.constants() if graph is model.graph else graph.constants:
             values = values_of(constant)
             known = values.dtype.name in DTYPES or (values.nbytes >= SMALL and element_bits(values.element_type) < 8)
-            if not known or any(is_decoding(reader) for reader in constant.outputs):
+            if not known or any(is_decoding(reader) and reader.op != "Widen" for reader in constant.outputs):
                 continue
             name = sites.get(id(constant), constant.name)
             readers = [each for node in constant.outputs for each in (node.name, str(node.op)) if each]

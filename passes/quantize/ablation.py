@@ -27,7 +27,10 @@ from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.weights import Values
 
 BATCHES = 2
-"""Batches of samples an ablation runs, once for each tensor."""
+"""Batches of samples an ablation runs at most, once for each tensor."""
+
+ROWS = 8
+"""Samples that are enough, so that one large batch does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,13 +132,13 @@ def _measure(runner: Runner, board: _Switchboard, sizes: Mapping[str, str], benc
     count = len(board.units)
     sums = _Sums(count + 1)
     counted: dict[str, int] = {}
-    for batch in bench.progress.track(_some(bench), label="tensors on codes", total=None):
+    for batch in _some(bench):
         reference = runner.run(board.choose(batch, ()))
         if not counted:
             counted = {name: int(reference[size]) for name, size in sizes.items()}
         floats = {name: y for name, y in reference.items() if y.dtype.kind == "f" and name not in sizes.values()}
         sums.add_signal(floats)
-        for index in range(count + 1):
+        for index in bench.progress.track(range(count + 1), label="tensors on codes", total=count + 1):
             chosen = range(count) if index == count else (index,)
             sums.add_noise(index, floats, runner.run(board.choose(batch, chosen), outputs=list(floats)))
     noise = sums.relative()
@@ -147,7 +150,12 @@ def _some(bench: Workbench) -> Iterator[Batch]:
     feed = bench.feed
     if feed is None:
         raise FeedError("what codes do to the outputs is tried on samples; give some with --data")
-    yield from feed if feed.count is not None and feed.count <= BATCHES else feed.split(BATCHES)[0]
+    rows = 0
+    for batch in feed if feed.count is not None and feed.count <= BATCHES else feed.split(BATCHES)[0]:
+        yield batch
+        rows += max((len(array) for array in batch.values() if array.ndim), default=1)
+        if rows >= ROWS:
+            return
 
 
 @dataclass(slots=True)

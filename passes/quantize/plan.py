@@ -24,7 +24,7 @@ from onnxpress.passes.quantize.placement import Placement, Wrapped, place
 from onnxpress.passes.quantize.ranges import Estimate, Range, grids_of, measure
 from onnxpress.passes.quantize.recurrent import LstmPlan, key_of
 from onnxpress.passes.quantize.rules import refusal
-from onnxpress.passes.quantize.storage import check_float32
+from onnxpress.passes.quantize.storage import Chosen, check_float32
 from onnxpress.passes.quantize.targets import Target
 from onnxpress.passes.quantize.trial import Candidate, try_layers
 from onnxpress.passes.selection import RefusalError
@@ -81,6 +81,7 @@ class Plan:
         floating: names of the tensors of the main graph that hold float32.
         ranges: of tensors.
         sqnr: of a node on codes alone, in dB, where it was tried.
+        stored: codes that samples chose for weights that are read in float, by the name of their site.
         recurrent: LSTMs that compute on codes; None where the target has none.
     """
 
@@ -93,6 +94,7 @@ class Plan:
     floating: frozenset[str] = frozenset()
     ranges: dict[str, Range] = field(default_factory=dict)
     sqnr: dict[str, float] = field(default_factory=dict)
+    stored: dict[str, Chosen] = field(default_factory=dict)
     recurrent: LstmPlan | None = None
 
     def codes(self, layer: Layer) -> WeightCodes:

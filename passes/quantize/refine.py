@@ -11,15 +11,15 @@ import numpy as np
 from onnxpress.calibration.observers import SecondMoment
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.inputs import moments_of
-from onnxpress.passes.kernels.affine import Floats, dequantize
+from onnxpress.passes.kernels.affine import Floats, Ints, dequantize
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.bias import bias_correction
 from onnxpress.passes.kernels.scales import mse_scale
-from onnxpress.passes.quantize.coding import WeightCodes
-from onnxpress.passes.quantize.plan import Layer, Plan
+from onnxpress.passes.quantize.coding import WEIGHT_CODES, WeightCodes, common_axis, saving, weight_scale
+from onnxpress.passes.quantize.plan import Plan
 from onnxpress.passes.quantize.reconstruct import Method, importance_of, rounded
-from onnxpress.passes.quantize.recurrent import key_of
 from onnxpress.passes.quantize.shelf import Shelf
+from onnxpress.passes.quantize.storage import Chosen
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
@@ -49,7 +49,7 @@ class Refinement:
 
 
 def refine(model: Model, plan: Plan, sites: Sequence[Site], bench: Workbench, how: Refinement) -> None:
-    """Choose the codes of all weights that layers read as codes.
+    """Choose the codes of all weights, of those that layers read as codes and of those that are decoded at load.
 
     Args:
         model: in float, with ranges measured; it is not changed.
@@ -60,40 +60,65 @@ def refine(model: Model, plan: Plan, sites: Sequence[Site], bench: Workbench, ho
     """
     if how.empty:
         return
-    coded = {key_of(node) for node in plan.place(model).coded.values()}
-    layers = {site.name: plan.layers[site.name] for site in sites if site.name in plan.layers}
-    wanted = [site for site in sites if site.name in layers and _waits(layers[site.name], coded)]
+    wanted = [site for site in sites if site.weight.dtype == np.float32 and _waits(site, plan)]
     shelf = Shelf()
-    for site, moment in bench.progress.track(moments_of(model, wanted, bench), label=how.rounding, total=len(wanted)):
-        layer = layers[site.name]
+    moments = moments_of(model, wanted, bench)
+    for site, moment in bench.progress.track(moments, label=how.rounding, total=len(wanted)):
         try:
             if isinstance(moment, RefusalError):
                 raise moment
-            _refine(site, layer, plan.codes(layer), moment, how, shelf)
+            _refine(site, plan, moment, how, shelf)
         except RefusalError as refusal:
-            layer.note = f"codes nearest: {refusal}"
+            if site.name in plan.layers:
+                plan.layers[site.name].note = f"codes nearest: {refusal}"
 
 
-def _waits(layer: Layer, coded: set[str]) -> bool:
-    return layer.codes not in layer.rounded and any(key in coded for key in layer.nodes)
+def _waits(site: Site, plan: Plan) -> bool:
+    layer = plan.layers.get(site.name)
+    return site.name not in plan.stored if layer is None else layer.codes not in layer.rounded
 
 
-def _refine(site: Site, layer: Layer, codes: WeightCodes, moment: SecondMoment, how: Refinement, shelf: Shelf) -> None:
-    layout = Layout.of(site)
+def _refine(site: Site, plan: Plan, moment: SecondMoment, how: Refinement, shelf: Shelf) -> None:
+    """Choose the codes of one weight: those that its layers read, and those of 8 bits for when they are decoded."""
+    layer, layout = plan.layers.get(site.name), Layout.of(site)
     rows = layout.to_rows(site.array())
-    scale = layer.scales[codes.name]
+    plain, axis = WEIGHT_CODES["int8"], common_axis(site) if plan.per_channel else None
+    if layer is not None:
+        codes = plan.codes(layer)
+        found = _choose(rows, layer.scales[codes.name], codes, moment, how)
+        layer.scales[codes.name], layer.note = found.scale, found.note
+        layer.rounded[codes.name] = shelf.put(_stored(layout, found, codes))
+        if how.correct_bias:
+            error = rows - dequantize(found.codes, found.scale, axis=None if found.scale.ndim == 0 else 0)
+            layer.correction = bias_correction(error, moment.mean)
+        if codes.name == plain.name:
+            plan.stored[site.name] = Chosen(found.scale, layer.rounded[codes.name], found.note)
+    if site.name not in plan.stored and saving(site, axis=axis) > 0:
+        found = _choose(rows, weight_scale(site, axis=axis, grid=plain.signed), plain, moment, how)
+        plan.stored[site.name] = Chosen(found.scale, shelf.put(_stored(layout, found, plain)), found.note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Codes [out, k] about zero, their scale, and how they came about."""
+
+    codes: Ints
+    scale: Floats
+    note: str
+
+
+def _choose(rows: Array, scale: Floats, codes: WeightCodes, moment: SecondMoment, how: Refinement) -> _Found:
     _, before = rounded(rows, scale, grid=codes.signed, moment=moment, method="nearest")
     if how.scales == "mse":
         scale = _mse_scale(rows, scale, codes, moment)
     method = how.rounding
     found, after = rounded(rows, scale, grid=codes.signed, moment=moment, method=method, centred=how.correct_bias)
-    layer.scales[codes.name] = scale
-    if how.correct_bias:
-        error = rows - dequantize(found, scale, axis=None if scale.ndim == 0 else 0)
-        layer.correction = bias_correction(error, moment.mean)
-    stored = (layout.from_rows(found).astype(np.int16) + codes.zero).astype(codes.grid.dtype)
-    layer.rounded[codes.name] = shelf.put(stored)
-    layer.note = f"{method} {before:.2%} → {after:.2%}"
+    return _Found(found, scale, f"{method} {before:.2%} → {after:.2%}")
+
+
+def _stored(layout: Layout, found: _Found, codes: WeightCodes) -> Ints:
+    """Codes as the weight is stored, with their zero point."""
+    return (layout.from_rows(found.codes).astype(np.int16) + codes.zero).astype(codes.grid.dtype)
 
 
 def _mse_scale(rows: Array, scale: Floats, codes: WeightCodes, moment: SecondMoment) -> Floats:

@@ -8,7 +8,7 @@ The table for CPUs lists what ONNX Runtime's own rewriting merges into an operat
   0 and 1), but that pulls depthwise convolutions after them, which are slower on codes than in float (measured with
   VNNI on a MobileNetV3: 0.8 times as fast as float instead of 1.1). A table read by Gather takes three times as long
   as HardSwish in float.
-- Products of two activations (attention): as fast or slower, and less accurate (MiniLM, 9 and 256 tokens).
+- Products of two activations (attention): no faster (MiniLM with 9 tokens), or slower (6 to 9 % with 256).
 - Split, whose parts would all need one scale; ConvTranspose, which has no kernel on codes.
 """
 

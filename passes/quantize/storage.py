@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from onnxpress.passes.kernels.affine import INT8_SYMMETRIC
+from onnxpress.passes.kernels.affine import INT8_SYMMETRIC, Floats
 from onnxpress.passes.quantize.coding import Coded, code, common_axis, decoded, looked_up, saving, weight_scale
 from onnxpress.passes.quantize.rules import count_quantized
 from onnxpress.passes.report import Report
@@ -12,6 +14,7 @@ from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.edits import set_input
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use
+from onnxpress.rewriter.weights import Values
 
 
 def check_float32(site: Site) -> None:
@@ -30,7 +33,24 @@ def note_quantized(model: Model, report: Report) -> None:
         report.skip("graph", f"{count} nodes work on codes already; start from the float model to quantize them anew")
 
 
-def store(model: Model, site: Site, report: Report, *, per_channel: bool, because: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Codes of a weight that samples chose, for when it is read in float.
+
+    Attributes:
+        scale: float32 [channels], or [] for the whole tensor.
+        codes: int8, of the weight's shape.
+        note: how they were chosen.
+    """
+
+    scale: Floats
+    codes: Values
+    note: str
+
+
+def store(
+    model: Model, site: Site, report: Report, *, per_channel: bool, because: str, chosen: Chosen | None = None
+) -> None:
     """Store the weight of a site as int8 that all its users read in float, where the file gets smaller by it.
 
     Args:
@@ -39,20 +59,23 @@ def store(model: Model, site: Site, report: Report, *, per_channel: bool, becaus
         report: gets the change or the skip.
         per_channel: one scale for each output channel.
         because: why the site does not compute on codes; empty where nobody expects that.
+        chosen: codes other than the nearest.
     """
     try:
         check_float32(site)
         axis = common_axis(site) if per_channel else None
         if saving(site, axis=axis) <= 0:
             raise RefusalError(f"its {site.nbytes} bytes would not get smaller by codes, scales and nodes")
-        scale = weight_scale(site, axis=axis, grid=INT8_SYMMETRIC)
+        scale = weight_scale(site, axis=axis, grid=INT8_SYMMETRIC) if chosen is None else chosen.scale
     except RefusalError as refusal:
         report.skip(site.name, "; ".join(part for part in (because, str(refusal)) if part))
         return
     before = site.nbytes
-    coded = code(model, site, scale, axis=axis, grid=INT8_SYMMETRIC)
+    codes = None if chosen is None else chosen.codes
+    coded = code(model, site, scale, axis=axis, grid=INT8_SYMMETRIC, chosen=codes)
     read_as_float(model, site.uses, coded)
-    told = f", float when it runs: {because}" if because else ", float when it runs"
+    how = f" ({chosen.note})" if chosen is not None and chosen.note else ""
+    told = f"{how}, float when it runs: {because}" if because else f"{how}, float when it runs"
     report.change(
         site.name, f"int8 in the file{told}", bytes_before=before, bytes_after=coded.nbytes, error=coded.error
     )

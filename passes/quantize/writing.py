@@ -82,7 +82,8 @@ class _Job:
             self._write_layer(site, layer)
             return
         because = next((self.reasons[key_of(u.node)] for u in site.uses if key_of(u.node) in self.reasons), "")
-        store(self.model, site, self.report, per_channel=self.plan.per_channel, because=because)
+        chosen = self.plan.stored.get(site.name)
+        store(self.model, site, self.report, per_channel=self.plan.per_channel, because=because, chosen=chosen)
 
     def _write_layer(self, site: Site, layer: Layer) -> None:
         on_codes = [use for use in site.uses if key_of(use.node) not in self.reasons]

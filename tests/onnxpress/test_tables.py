@@ -5,7 +5,7 @@ import math
 import pytest
 
 from onnxpress import tables
-from onnxpress.passes.report import Report
+from onnxpress.passes.report import Harm, Report
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,15 @@ def test_counts_why_tensors_carry_codes_or_not():
     assert [list(row) for row in found.rows] == [["quantize-static", "2", "float: it has … dB"]]
     assert found.notes == ["and 1 more reasons, in the report (--json)"]
     assert tables.tensors([Report("encode")]) is None
+
+
+def test_lists_what_hurts_most():
+    report = Report("quantize-static")
+    report.harms = [Harm("a", "b", "activation", 12.3), Harm("w", None, "weight", math.inf)]
+    found = tables.harms([report], most=1)
+    assert found.rows == [["quantize-static", "activation", "a", "b", "12.3 dB"]]
+    assert found.notes == ["and 1 more, in the report (--json)"]
+    assert tables.harms([Report("encode")]) is None
 
 
 def test_says_how_many_reasons_are_not_shown():

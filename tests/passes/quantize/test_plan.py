@@ -19,7 +19,11 @@ def chain(build, bench, random):
     nodes = [node("MatMul", ["x", "w"], ["a"]), node("Softmax", ["a"], ["s"]), node("MatMul", ["s", "v"], ["y"])]
     model = build(nodes, weights, x=("n", 32))
     batch = random.standard_normal((16, 32), np.float32)
-    return model, QuantizeStatic(layer_sqnr=0).plan(model, Report("plan"), bench(model, batch)), batch
+    return (
+        model,
+        QuantizeStatic(layer_sqnr=0, rounding="nearest").plan(model, Report("plan"), bench(model, batch)),
+        batch,
+    )
 
 
 def test_one_plan_is_written_many_times(chain, run):

@@ -250,7 +250,8 @@ def test_a_layer_that_loses_too_much_computes_in_float(spread, bench, run):
     model, x = spread
     result = QuantizeStatic()(model, bench(model, x))
     first, second = result.report.changes[:2]
-    assert first.action.startswith("int8 in the file, float when it runs: on codes it has ")
+    assert first.action.startswith("int8 in the file (gptq ")
+    assert "float when it runs: on codes it has " in first.action
     assert first.action.endswith("layer_sqnr is 20")
     assert second.action.startswith("int8 per channel, activations uint8, ")
     assert sqnr(run(model, x)[0], run(result.model, x)[0]) > 30
