@@ -48,10 +48,10 @@ def rounding(grid):
 
 
 def test_measures_each_tensor_alone_and_all_together(model, coarse, bench, random):
-    x = random.standard_normal((16, 8), np.float32)
+    x = random.standard_normal((8, 8), np.float32)
     hidden = model.graph.nodes[1].outputs[0]
     grid = affine_scale(0, 2, UINT8)  # clips
-    found = ablate(model, [Wrapped(hidden, None, 0)], {"b": grid}, [coarse], bench(model, x[:8], x[8:]))
+    found = ablate(model, [Wrapped(hidden, None, 0)], {"b": grid}, [coarse], bench(model, x[:4], x[4:]))
     reference, w = outputs(model, x), dequantize(read_codes(coarse), coarse.scale)
     assert found.noise[Unit("w", "a", "weight")] == pytest.approx(noise(reference, outputs(model, x, w=w)), rel=1e-3)
     alone = noise(reference, outputs(model, x, b=rounding(grid)))
@@ -85,6 +85,13 @@ def test_ranks_the_worst_first(model, coarse, bench, random):
 def test_counts_what_a_layer_gives(model, coarse, bench, random):
     found = ablate(model, [], {}, [coarse], bench(model, random.standard_normal((4, 8), np.float32)))
     assert found.sizes == {"a": 32}
+
+
+def test_one_large_batch_is_enough(model, coarse, bench, random):
+    x = random.standard_normal((16, 8), np.float32)
+    assert ablate(model, [], {}, [coarse], bench(model, x[:8], x[8:])) == ablate(
+        model, [], {}, [coarse], bench(model, x[:8])
+    )
 
 
 def test_leaves_the_model_as_it_was(model, coarse, bench, random):
