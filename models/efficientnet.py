@@ -7,22 +7,22 @@ with ReLU6. The classes of ImageNet give way to those of another task: a linear 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from onnxpress.calibration.batches import Array
 from onnxpress.models.fetch import whole_file
+from onnxpress.models.nodes import Nodes
 from onnxpress.models.torchfile import read_torch
 
 GRAPH_VERSION = 1  # in the name of the cached file, so that a mended builder builds again
 SIDE = 224
 """Pixels along each side of an image."""
 
-_OPSET, _IR_VERSION = 17, 8
 _EPSILON = 1e-3  # of BatchNormalization
 
 _STAGES = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6), (4, 2, 6), (1, 1, 6))
@@ -69,22 +69,16 @@ def _blocks() -> list[tuple[int, int]]:
     return [(stride if i == 0 else 1, expansion) for repeats, stride, expansion in _STAGES for i in range(repeats)]
 
 
-class _Graph:
-    """Nodes and initializers in the making; a method adds nodes and returns the name of their result."""
+class _Graph(Nodes):
+    """The network in the making; a method adds nodes and returns the name of their result."""
 
     def __init__(self, weights: Mapping[str, Array]) -> None:
+        super().__init__()
         self._weights = weights
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, onnx.TensorProto] = {}
 
     def model(self, output: str, *, width: int) -> onnx.ModelProto:
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])
-        result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", width])
-        graph = helper.make_graph(self._nodes, "main_graph", [image], [result], list(self._initializers.values()))
-        opsets = [helper.make_opsetid("", _OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="onnxpress")
-        onnx.checker.check_model(model)
-        return model
+        return self.finish([image], [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", width])])
 
     def block(self, x: str, at: str, *, side: int, stride: int, expansion: int) -> tuple[str, int]:
         """An inverted residual: wide, depthwise, narrow, and the input added where the shape allows it."""
@@ -119,26 +113,6 @@ class _Graph:
         if active:
             x = self.add("Clip", [x, self._scalar(0.0), self._scalar(6.0)], f"{_path(norm)}/Clip")
         return x, out
-
-    def constant(self, name: str, value: Array) -> str:
-        if name not in self._initializers:
-            self._initializers[name] = numpy_helper.from_array(np.asarray(value), name)
-        return name
-
-    def add(
-        self,
-        kind: str,
-        inputs: Sequence[str],
-        name: str,
-        *,
-        result: str | None = None,
-        **attributes: int | float | str | Sequence[int],
-    ) -> str:
-        output = result or f"{name}_output_0"
-        node = helper.make_node(kind, list(inputs), [output], name=name)
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        self._nodes.append(node)
-        return output
 
     def _scalar(self, value: float) -> str:
         return self.constant(f"/Scalar_{value:g}", np.array(value, np.float32))

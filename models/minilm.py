@@ -19,11 +19,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxpress.calibration.batches import Array
 from onnxpress.models.fetch import FetchError, unpack, whole_file
+from onnxpress.models.nodes import Nodes
 from onnxpress.models.safetensors import read_safetensors
 
 GRAPH_VERSION = 1  # in the name of the cached file, so that a mended builder builds again
 _WIDTH, _HEADS, _LAYERS = 384, 12, 6
-_OPSET, _IR_VERSION = 17, 8
 _EPSILON = 1e-12  # of LayerNormalization, from the model's config.json
 _LOWEST = float(np.finfo(np.float32).min)  # added to the scores of padding, as the exporter does
 
@@ -72,44 +72,41 @@ def build(weights: Mapping[str, Array], *, layers: int = _LAYERS, heads: int = _
     return graph.model(width)
 
 
-class _Graph:
-    """Nodes and initializers in the making; a method adds nodes and returns the name of their result."""
+class _Graph(Nodes):
+    """The encoder in the making; a method adds nodes and returns the name of their result."""
 
     def __init__(self, weights: Mapping[str, Array]) -> None:
+        super().__init__()
         self._weights = weights
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, onnx.TensorProto] = {}
 
     def model(self, width: int) -> onnx.ModelProto:
         tokens: list[str | int] = ["batch", "sequence"]
         inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, tokens) for n in ("input_ids", "attention_mask")]
         output = helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", width])
-        graph = helper.make_graph(self._nodes, "main_graph", inputs, [output], list(self._initializers.values()))
-        opsets = [helper.make_opsetid("", _OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="onnxpress")
-        onnx.checker.check_model(model)
-        return model
+        return self.finish(inputs, [output])
 
     def embeddings(self, ids: str) -> str:
         at = "/embeddings"
-        shape = self._add("Shape", [ids], f"{at}/Shape")
-        length = self._add("Slice", [shape, *self._numbers([1], [2])], f"{at}/Slice")
-        zeros = self._add("ConstantOfShape", [shape], f"{at}/ConstantOfShape", value=_tensor(np.zeros(1, np.int64)))
-        order = self._constant("embeddings.position_ids", np.arange(self._positions, dtype=np.int64)[None])
-        positions = self._add("Slice", [order, *self._numbers([0]), length, *self._numbers([1])], f"{at}/Slice_1")
+        shape = self.add("Shape", [ids], f"{at}/Shape")
+        length = self.add("Slice", [shape, *self._numbers([1], [2])], f"{at}/Slice")
+        zeros = self.add(
+            "ConstantOfShape", [shape], f"{at}/ConstantOfShape", value=numpy_helper.from_array(np.zeros(1, np.int64))
+        )
+        order = self.constant("embeddings.position_ids", np.arange(self._positions, dtype=np.int64)[None])
+        positions = self.add("Slice", [order, *self._numbers([0]), length, *self._numbers([1])], f"{at}/Slice_1")
         parts = [
-            self._add("Gather", [self._weight(f"embeddings.{table}_embeddings.weight"), index], f"{at}/{table}/Gather")
+            self.add("Gather", [self._weight(f"embeddings.{table}_embeddings.weight"), index], f"{at}/{table}/Gather")
             for table, index in (("word", ids), ("token_type", zeros), ("position", positions))
         ]
-        words = self._add("Add", parts[:2], f"{at}/Add")
-        return self._normalise(self._add("Add", [words, parts[2]], f"{at}/Add_1"), "embeddings.LayerNorm")
+        words = self.add("Add", parts[:2], f"{at}/Add")
+        return self._normalise(self.add("Add", [words, parts[2]], f"{at}/Add_1"), "embeddings.LayerNorm")
 
     def additive_mask(self, mask: str) -> str:
         """0 for a token, the lowest float for padding: float32 [batch, 1, 1, sequence]."""
-        wide = self._add("Unsqueeze", [mask, *self._numbers([1, 2])], "/Unsqueeze")
-        real = self._add("Cast", [wide], "/Cast", to=TensorProto.FLOAT)
-        padding = self._add("Sub", [self._scalar(1.0), real], "/Sub")
-        return self._add("Mul", [padding, self._scalar(_LOWEST)], "/Mul")
+        wide = self.add("Unsqueeze", [mask, *self._numbers([1, 2])], "/Unsqueeze")
+        real = self.add("Cast", [wide], "/Cast", to=TensorProto.FLOAT)
+        padding = self.add("Sub", [self._scalar(1.0), real], "/Sub")
+        return self.add("Mul", [padding, self._scalar(_LOWEST)], "/Mul")
 
     def layer(self, hidden: str, mask: str, at: str, *, heads: int, width: int) -> str:
         context = self._attention(hidden, mask, f"{at}.attention.self", heads=heads, width=width)
@@ -119,99 +116,75 @@ class _Graph:
 
     def pooling(self, hidden: str, mask: str, output: str) -> None:
         """Mean over the tokens, divided by its L2 norm."""
-        wide = self._add("Unsqueeze", [mask, *self._numbers([-1])], "/pooling/Unsqueeze")
-        real = self._add("Cast", [wide], "/pooling/Cast", to=TensorProto.FLOAT)
-        kept = self._add("Mul", [hidden, real], "/pooling/Mul")
-        total = self._add("ReduceSum", [kept, *self._numbers([1])], "/pooling/ReduceSum", keepdims=0)
-        count = self._add("ReduceSum", [real, *self._numbers([1])], "/pooling/ReduceSum_1", keepdims=0)
+        wide = self.add("Unsqueeze", [mask, *self._numbers([-1])], "/pooling/Unsqueeze")
+        real = self.add("Cast", [wide], "/pooling/Cast", to=TensorProto.FLOAT)
+        kept = self.add("Mul", [hidden, real], "/pooling/Mul")
+        total = self.add("ReduceSum", [kept, *self._numbers([1])], "/pooling/ReduceSum", keepdims=0)
+        count = self.add("ReduceSum", [real, *self._numbers([1])], "/pooling/ReduceSum_1", keepdims=0)
         # the lower bounds only keep a sample of nothing but padding from dividing by zero
-        mean = self._add("Div", [total, self._at_least(count, 1e-9, "/pooling")], "/pooling/Div")
-        norm = self._add("ReduceL2", [mean], "/normalize/ReduceL2", axes=[-1], keepdims=1)
-        self._add("Div", [mean, self._at_least(norm, 1e-12, "/normalize")], "/normalize/Div", result=output)
+        mean = self.add("Div", [total, self._at_least(count, 1e-9, "/pooling")], "/pooling/Div")
+        norm = self.add("ReduceL2", [mean], "/normalize/ReduceL2", axes=[-1], keepdims=1)
+        self.add("Div", [mean, self._at_least(norm, 1e-12, "/normalize")], "/normalize/Div", result=output)
 
     def _attention(self, hidden: str, mask: str, at: str, *, heads: int, width: int) -> str:
-        split = self._constant("/heads/Constant", np.array([0, 0, heads, width // heads], np.int64))
-        joined = self._constant("/width/Constant", np.array([0, 0, width], np.int64))
+        split = self.constant("/heads/Constant", np.array([0, 0, heads, width // heads], np.int64))
+        joined = self.constant("/width/Constant", np.array([0, 0, width], np.int64))
         q, k, v = (
-            self._add(
+            self.add(
                 "Transpose",
-                [self._add("Reshape", [self._linear(hidden, f"{at}.{part}"), split], f"{_path(at)}/{part}/Reshape")],
+                [self.add("Reshape", [self._linear(hidden, f"{at}.{part}"), split], f"{_path(at)}/{part}/Reshape")],
                 f"{_path(at)}/{part}/Transpose",
                 perm=perm,
             )
             for part, perm in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3]))
         )
-        scores = self._add("MatMul", [q, k], f"{_path(at)}/MatMul")
-        scaled = self._add("Div", [scores, self._scalar(float(np.sqrt(width // heads)))], f"{_path(at)}/Div")
-        masked = self._add("Add", [scaled, mask], f"{_path(at)}/Add")
-        weighted = self._add(
-            "MatMul", [self._add("Softmax", [masked], f"{_path(at)}/Softmax", axis=-1), v], f"{_path(at)}/MatMul_1"
+        scores = self.add("MatMul", [q, k], f"{_path(at)}/MatMul")
+        scaled = self.add("Div", [scores, self._scalar(float(np.sqrt(width // heads)))], f"{_path(at)}/Div")
+        masked = self.add("Add", [scaled, mask], f"{_path(at)}/Add")
+        weighted = self.add(
+            "MatMul", [self.add("Softmax", [masked], f"{_path(at)}/Softmax", axis=-1), v], f"{_path(at)}/MatMul_1"
         )
-        merged = self._add("Transpose", [weighted], f"{_path(at)}/Transpose", perm=[0, 2, 1, 3])
-        return self._add("Reshape", [merged, joined], f"{_path(at)}/Reshape")
+        merged = self.add("Transpose", [weighted], f"{_path(at)}/Transpose", perm=[0, 2, 1, 3])
+        return self.add("Reshape", [merged, joined], f"{_path(at)}/Reshape")
 
     def _residual(self, value: str, skipped: str, at: str) -> str:
-        added = self._add("Add", [self._linear(value, f"{at}.dense"), skipped], f"{_path(at)}/Add")
+        added = self.add("Add", [self._linear(value, f"{at}.dense"), skipped], f"{_path(at)}/Add")
         return self._normalise(added, f"{at}.LayerNorm")
 
     def _gelu(self, value: str, at: str) -> str:
         # gelu(x) = x · (1 + erf(x / √2)) / 2
-        scaled = self._add("Div", [value, self._scalar(float(np.sqrt(2)))], f"{_path(at)}/Div")
-        error = self._add("Erf", [scaled], f"{_path(at)}/Erf")
-        raised = self._add("Add", [error, self._scalar(1.0)], f"{_path(at)}/Add")
-        return self._add(
-            "Mul", [self._add("Mul", [value, raised], f"{_path(at)}/Mul"), self._scalar(0.5)], f"{_path(at)}/Mul_1"
+        scaled = self.add("Div", [value, self._scalar(float(np.sqrt(2)))], f"{_path(at)}/Div")
+        error = self.add("Erf", [scaled], f"{_path(at)}/Erf")
+        raised = self.add("Add", [error, self._scalar(1.0)], f"{_path(at)}/Add")
+        return self.add(
+            "Mul", [self.add("Mul", [value, raised], f"{_path(at)}/Mul"), self._scalar(0.5)], f"{_path(at)}/Mul_1"
         )
 
     def _linear(self, value: str, at: str) -> str:
         # the exporter stores the transposed weight, so that no Transpose node is left
-        weight = self._constant(f"{at}.weight", np.ascontiguousarray(self._weights[f"{at}.weight"].T))
-        product = self._add("MatMul", [value, weight], f"{_path(at)}/MatMul")
-        return self._add("Add", [self._weight(f"{at}.bias"), product], f"{_path(at)}/Add")
+        weight = self.constant(f"{at}.weight", np.ascontiguousarray(self._weights[f"{at}.weight"].T))
+        product = self.add("MatMul", [value, weight], f"{_path(at)}/MatMul")
+        return self.add("Add", [self._weight(f"{at}.bias"), product], f"{_path(at)}/Add")
 
     def _normalise(self, value: str, at: str) -> str:
         inputs = [value, self._weight(f"{at}.weight"), self._weight(f"{at}.bias")]
-        return self._add("LayerNormalization", inputs, f"{_path(at)}/LayerNormalization", axis=-1, epsilon=_EPSILON)
+        return self.add("LayerNormalization", inputs, f"{_path(at)}/LayerNormalization", axis=-1, epsilon=_EPSILON)
 
     def _at_least(self, value: str, low: float, at: str) -> str:
-        return self._add("Clip", [value, self._scalar(low)], f"{at}/Clip")
+        return self.add("Clip", [value, self._scalar(low)], f"{at}/Clip")
 
     @property
     def _positions(self) -> int:
         return int(self._weights["embeddings.position_embeddings.weight"].shape[0])
 
     def _weight(self, name: str) -> str:
-        return self._constant(name, self._weights[name])
+        return self.constant(name, self._weights[name])
 
     def _scalar(self, value: float) -> str:
-        return self._constant(f"/Scalar_{value:.9g}", np.array(value, np.float32))
+        return self.constant(f"/Scalar_{value:.9g}", np.array(value, np.float32))
 
     def _numbers(self, *lists: Sequence[int]) -> list[str]:
-        return [self._constant(f"/Constant_{'_'.join(map(str, n))}", np.array(n, np.int64)) for n in lists]
-
-    def _constant(self, name: str, value: Array) -> str:
-        if name not in self._initializers:
-            self._initializers[name] = _tensor(value, name)
-        return name
-
-    def _add(
-        self,
-        kind: str,
-        inputs: Sequence[str],
-        name: str,
-        *,
-        result: str | None = None,
-        **attributes: int | float | list[int] | onnx.TensorProto,
-    ) -> str:
-        output = result or f"{name}_output_0"
-        node = helper.make_node(kind, list(inputs), [output], name=name)
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        self._nodes.append(node)
-        return output
-
-
-def _tensor(value: Array, name: str = "") -> onnx.TensorProto:
-    return numpy_helper.from_array(np.asarray(value), name)
+        return [self.constant(f"/Constant_{'_'.join(map(str, n))}", np.array(n, np.int64)) for n in lists]
 
 
 def _path(name: str) -> str:

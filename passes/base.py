@@ -10,6 +10,7 @@ from typing import ClassVar
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Metric
 from onnxpress.calibration.progress import Progress, Silent
+from onnxpress.calibration.session import provider_name
 from onnxpress.passes.report import Report
 from onnxpress.rewriter.model import Model
 
@@ -33,6 +34,14 @@ class Workbench:
     threads: int | None = None
     seed: int = 0
     progress: Progress = field(default_factory=Silent)
+
+    def __post_init__(self) -> None:
+        """Give providers their full names.
+
+        Raises:
+            ConfigError: an unknown one.
+        """
+        object.__setattr__(self, "providers", tuple(map(provider_name, self.providers)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TypeAlias
+from typing import TypeVar
 
 import onnx_graphsurgeon as gs
 
@@ -16,12 +13,15 @@ from onnxpress.calibration.stream import observe
 from onnxpress.calibration.views import AutoPad, Columns, LastAxis, Patches, View
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.selection import Layout, RefusalError
+from onnxpress.rewriter.edits import output_ids
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use
 
 MEMORY = 2**30
 """Bytes of second moments held at once, unless stated otherwise."""
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,13 @@ def observe_readings(model: Model, observers: Mapping[Reading, Observer], bench:
     Raises:
         FeedError: there are no samples.
     """
-    with _saved(model) as path:
-        _observe(path, observers, bench)
+    if bench.feed is None:
+        raise FeedError("statistics of activations come from samples; give some with --data")
+    by_tensor: dict[str, dict[str, Observer]] = {}
+    for reading, observer in observers.items():
+        by_tensor.setdefault(reading.tensor, {})[repr(reading.view)] = observer
+    joint = {tensor: Several(each) for tensor, each in by_tensor.items()}
+    observe(model, joint, bench.feed, providers=bench.providers, threads=bench.threads, progress=bench.progress)
 
 
 def moments_of(
@@ -87,72 +92,97 @@ def moments_of(
     Raises:
         FeedError: there are no samples.
     """
-    wanted = [(site, _readings(model, site)) for site in sites]
-    with _saved(model) as path:
-        for part in _parts(wanted, memory):
-            readings = {each for _, found in part if not isinstance(found, RefusalError) for each in found}
-            observers = {each: SecondMoment(view=each.view, per_batch=per_batch) for each in readings}
-            _observe(path, observers, bench)
-            for site, found in part:
-                yield site, found if isinstance(found, RefusalError) else _joined([observers[each] for each in found])
+    before = model.clone()
+    wanted = [(site, *_readings(model, site)) for site in sites]
+    for part in in_parts(wanted, memory, sizes=lambda each: moment_bytes(each[0], each[1], Layout.of(each[0]).rows)):
+        readings = dict.fromkeys(each for _, found, _ in part for each in found)
+        observers = {each: SecondMoment(view=each.view, per_batch=per_batch) for each in readings}
+        observe_readings(before, observers, bench)
+        for site, found, refusal in part:
+            yield site, refusal or _joined([observers[each] for each in found])
 
 
-def _readings(model: Model, site: Site) -> tuple[Reading, ...] | RefusalError:
+def _readings(model: Model, site: Site) -> tuple[tuple[Reading, ...], RefusalError | None]:
+    """What all users of a weight read; nothing, and why, where one of them reads what cannot be observed."""
     try:
-        return tuple(dict.fromkeys(reading_of(model, use) for use in site.uses))
+        return tuple(dict.fromkeys(reading_of(model, use) for use in site.uses)), None
+    except RefusalError as refusal:
+        return (), refusal
+
+
+def _joined(moments: Sequence[SecondMoment]) -> SecondMoment | RefusalError:
+    try:
+        return joined(moments)
     except RefusalError as refusal:
         return refusal
 
 
-_Wanted: TypeAlias = tuple[Site, tuple[Reading, ...] | RefusalError]
+def moment_bytes(site: Site, readings: Iterable[Reading], rows: int) -> dict[Reading, int]:
+    """Bytes of the moments of what the users of a weight read, [groups, k, k] of float32 each.
+
+    Args:
+        site: the weight.
+        readings: of its users.
+        rows: of the matrix that the weight is.
+    """
+    return dict.fromkeys(readings, 4 * site.groups * (site.size // max(1, rows)) ** 2)
 
 
-def _parts(wanted: Sequence[_Wanted], memory: int) -> Iterator[list[_Wanted]]:
-    """Stretches of sites whose moments, [groups, k, k] of float32 for each reading, fit into `memory`."""
-    part: list[_Wanted] = []
-    sizes: dict[Reading, int] = {}
-    for site, found in wanted:
-        width = site.size // Layout.of(site).rows if site.size else 0
-        more = {} if isinstance(found, RefusalError) else dict.fromkeys(found, 4 * site.groups * width**2)
-        if part and sum((sizes | more).values()) > memory:
+def in_parts(
+    items: Iterable[_Item], memory: int, *, sizes: Callable[[_Item], Mapping[Reading, int]]
+) -> Iterator[list[_Item]]:
+    """Stretches of items that fit into memory together.
+
+    Args:
+        items: that need what was seen of readings.
+        memory: bytes; an item that needs more is alone.
+        sizes: bytes for each reading of an item; what several items read counts once.
+    """
+    part: list[_Item] = []
+    held: dict[Reading, int] = {}
+    for item in items:
+        more = sizes(item)
+        if part and sum((held | dict(more)).values()) > memory:
             yield part
-            part, sizes = [], {}
-        part.append((site, found))
-        sizes |= more
+            part, held = [], {}
+        part.append(item)
+        held.update(more)
     if part:
         yield part
 
 
-def _joined(observers: Sequence[SecondMoment]) -> SecondMoment | RefusalError:
-    """The moment of all rows together; a weight of several layers multiplies them all."""
-    first, *others = observers
-    if all(each.empty for each in observers):
-        return RefusalError("the samples show it no row without NaN or infinities")
-    if any(each.total.shape != first.total.shape for each in others):
-        return RefusalError("the layers that share its weight read rows of different groups")
-    joined = SecondMoment.from_state(first.state(), view=first.view)
+def joined(moments: Sequence[SecondMoment]) -> SecondMoment:
+    """The moment of all rows together; a weight of several layers multiplies them all.
+
+    Raises:
+        RefusalError: no rows, or ones of different groups or lengths.
+    """
+    seen = [each for each in moments if not each.empty]
+    if not seen:
+        raise RefusalError("the samples show it no row without NaN or infinities")
+    if len({each.total.shape for each in seen}) > 1:
+        raise RefusalError("the layers that share its weight read rows of different groups")
+    first, *others = seen
+    if not others:
+        return first
+    total = SecondMoment.from_state(first.state(), view=first.view)
     for other in others:
-        joined.merge(SecondMoment.from_state(other.state(), view=first.view))
-    return joined
+        total.merge(SecondMoment.from_state(other.state(), view=first.view))
+    return total
 
 
-def _observe(path: Path, observers: Mapping[Reading, Observer], bench: Workbench) -> None:
-    if bench.feed is None:
-        raise FeedError("statistics of activations come from samples; give some with --data")
-    by_tensor: dict[str, dict[str, Observer]] = {}
-    for reading, observer in observers.items():
-        by_tensor.setdefault(reading.tensor, {})[repr(reading.view)] = observer
-    joint = {tensor: Several(each) for tensor, each in by_tensor.items()}
-    observe(path, joint, bench.feed, providers=bench.providers, threads=bench.threads, progress=bench.progress)
+def check_sole(model: Model, site: Site) -> None:
+    """Refuse a weight that others read than the layers of its site: they want it as it is.
 
-
-@contextmanager
-def _saved(model: Model) -> Iterator[Path]:
-    """The model as a file, for as long as it is needed."""
-    with TemporaryDirectory(prefix="onnxpress-") as folder:
-        path = Path(folder) / "model.onnx"
-        model.save(path)
-        yield path
+    Raises:
+        RefusalError: says who.
+    """
+    layers = {id(use.node) for use in site.uses}
+    other = next((node for node in site.weight.outputs if id(node) not in layers), None)
+    if other is not None:
+        raise RefusalError(f"{other.op} '{other.name}' reads its weight, too, so it must stay as it is")
+    if id(site.weight) in output_ids(model):
+        raise RefusalError("its weight is an output, too, so it must stay as it is")
 
 
 def activation_of(use: Use) -> gs.Tensor:

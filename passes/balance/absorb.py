@@ -17,13 +17,11 @@ from math import prod
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxpress.passes.balance.factors import LINEAR, Channels, Target, absorb, covers, fits
+from onnxpress.passes.balance.factors import LINEAR, Channels, Target, covers, fits
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.edits import output_ids
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 from onnxpress.rewriter.shapes import Shapes
-
-__all__ = ["Absorber", "absorb"]
 
 _SAME = ("Relu", "LeakyRelu", "PRelu", "Identity")
 _POOLS = ("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "LpPool", "GlobalLpPool")
@@ -83,7 +81,7 @@ class Absorber:
         tensor = node.inputs[index]
         if not isinstance(tensor, gs.Constant) or id(tensor) in self._fixed or tensor.dtype != np.float32:
             raise RefusalError(f"'{tensor.name}' of {node.op} '{node.name}' is no float32 constant")
-        if node.op in LINEAR and index < 2 and len(tensor.outputs) > 1:
+        if node.op in LINEAR and index < 2 and (len(tensor.outputs) > 1 or id(tensor) in self._kept):
             raise RefusalError(f"the weight of {node.op} '{node.name}' is shared")
         return Target(node, index, channels, divides)
 

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxpress.passes.selection import LAZY
-from onnxpress.rewriter.edits import set_input
+from onnxpress.rewriter.edits import output_ids, set_input
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.weights import Array, Produced, read, values_of
 
@@ -61,9 +61,11 @@ def absorb(model: Model, targets: Collection[Target], factors: NDArray[np.float6
         targets: of `Absorber.plan`.
         factors: [channels], positive.
     """
+    public = output_ids(model)
     for target in targets:
         constant, scale = target.constant, target.spread(factors)
-        if len(constant.outputs) == 1 and covers(constant, scale.shape):
+        alone = len(constant.outputs) == 1 and id(constant) not in public
+        if alone and covers(constant, scale.shape):
             scale_constant(model, constant, scale)
         else:  # others read it, or it gets wider
             scaled = model.add_weight(f"{constant.name}_scaled", np.asarray(read(constant) * scale, np.float32))

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.calibration.views import LastAxis, Patches
 from onnxpress.passes.balance.factors import Channels, scale_constant
-from onnxpress.passes.inputs import Reading, activation_of, reading_of
+from onnxpress.passes.inputs import Reading, activation_of, check_sole, reading_of
 from onnxpress.passes.kernels.affine import Floats
 from onnxpress.passes.quantize.storage import check_float32
 from onnxpress.passes.report import Report
@@ -156,6 +156,7 @@ def _reader(model: Model, site: Site) -> Reader:
         if len(use.axes) != use.axes.count("kernel") + 2:
             raise RefusalError("its weight is a stack of matrices")
     check_float32(site)
+    check_sole(model, site)
     first, *others = [reading_of(model, use) for use in site.uses]
     if not isinstance(first.view, LastAxis | Patches):
         raise RefusalError("it reads its activation transposed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -14,7 +14,7 @@ from onnxpress.passes.balance.absorb import Absorber
 from onnxpress.passes.balance.factors import Target, absorb
 from onnxpress.passes.balance.fans import Fan, Reader, find_fans
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.inputs import Reading, observe_readings
+from onnxpress.passes.inputs import Reading, in_parts, observe_readings
 from onnxpress.passes.kernels.smoothing import Found, Layer, Trial, decibels, search
 from onnxpress.passes.quantize.options import check_flag, check_number
 from onnxpress.passes.report import Report
@@ -146,7 +146,7 @@ class Smooth(SitePass):
         report = self.report()
         places = self._places(model, find_fans(model, self.candidates(model, report), report), report)
         chosen = []
-        for part in _parts(places):
+        for part in in_parts(places, MEMORY, sizes=_sizes):
             seen = _observe(model, part, bench)
             for place in part:
                 found = self._search(place.fan, seen, report)
@@ -192,19 +192,9 @@ def _text(found: Found) -> str:
     return f"{found.how}, {decibels(found.before):.1f} → {decibels(found.after):.1f} dB"
 
 
-def _parts(places: Sequence[_Place]) -> Iterator[list[_Place]]:
-    """Places whose samples fit into memory together."""
-    part: list[_Place] = []
-    size = 0
-    for place in places:
-        needed = sum(4 * ROWS * reader.channels.size for reader in place.fan.readers)
-        if part and size + needed > MEMORY:
-            yield part
-            part, size = [], 0
-        part.append(place)
-        size += needed
-    if part:
-        yield part
+def _sizes(place: _Place) -> dict[Reading, int]:
+    """Bytes of the samples of each reading."""
+    return {reader.reading: 4 * ROWS * reader.channels.size for reader in place.fan.readers}
 
 
 def _observe(model: Model, places: Sequence[_Place], bench: Workbench) -> dict[Reading, _Seen]:

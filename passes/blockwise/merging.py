@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 
+from onnxpress.calibration.session import provider_name
 from onnxpress.passes.base import Workbench
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model
@@ -37,7 +38,9 @@ def unmerged(model: Model, outputs: Collection[str], bench: Workbench) -> set[st
         options.optimized_model_filepath = str(written)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         try:
-            onnxruntime.InferenceSession(str(path), options, providers=list(bench.providers))
+            onnxruntime.InferenceSession(
+                str(path), options, providers=[provider_name(each) for each in bench.providers]
+            )
         except Exception as error:  # ONNX Runtime raises many kinds
             raise ModelError(f"ONNX Runtime does not load the model: {str(error).splitlines()[0]}") from error
         graph = onnx.load(written, load_external_data=False).graph

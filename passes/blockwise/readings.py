@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
 
 from onnxpress.calibration.observers import SecondMoment
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.blockwise.blocked import layout_of
-from onnxpress.passes.inputs import Reading, observe_readings, reading_of
+from onnxpress.passes.inputs import MEMORY, Reading, in_parts, joined, moment_bytes, observe_readings, reading_of
 from onnxpress.passes.kernels.affine import Floats
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use
-
-MEMORY = 1 << 30
-"""Bytes of moments held at once; with more of them the samples run several times."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,17 +32,9 @@ class Bundle:
     moment: Floats | None = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its moments."""
-        site = self.sites[0]
-        length = site.size // layout_of(site).rows
-        return len(self.readings) * site.groups * length * length * 4
-
-
-@dataclass(slots=True)
-class _Batch:
-    bundles: list[Bundle] = field(default_factory=list)
-    nbytes: int = 0
+    def sizes(self) -> dict[Reading, int]:
+        """Bytes of the moments of each reading."""
+        return moment_bytes(self.sites[0], self.readings, layout_of(self.sites[0]).rows)
 
 
 def bundles(model: Model, sites: Sequence[Site]) -> list[Bundle]:
@@ -86,28 +73,14 @@ def with_moments(model: Model, wanted: Sequence[Bundle], bench: Workbench) -> It
     Raises:
         FeedError: there are no samples.
     """
-    for batch in _batches(wanted):
-        observers = {r: SecondMoment(view=r.view) for bundle in batch for r in bundle.readings}
-        if observers:
-            observe_readings(model, observers, bench)
-        for bundle in batch:
-            seen = [observers[each] for each in bundle.readings if not observers[each].empty]
-            shapes = {each.total.shape for each in seen}
-            if len(shapes) == 1:
-                bundle.moment = np.sum([each.total for each in seen], axis=0) if len(seen) > 1 else seen[0].total
-            elif not bundle.reason:
-                bundle.reason = "its layers read rows of several lengths" if seen else "the samples never reached it"
+    for part in in_parts(wanted, MEMORY, sizes=lambda bundle: bundle.sizes):
+        observers = {r: SecondMoment(view=r.view) for bundle in part for r in bundle.readings}
+        observe_readings(model, observers, bench)
+        for bundle in part:
+            try:
+                if bundle.readings:
+                    bundle.moment = joined([observers[each] for each in bundle.readings]).total
+            except RefusalError as refusal:
+                bundle.reason = str(refusal)
             yield bundle
             bundle.moment = None
-
-
-def _batches(wanted: Sequence[Bundle]) -> Iterator[list[Bundle]]:
-    batch = _Batch()
-    for bundle in wanted:
-        if batch.bundles and batch.nbytes + bundle.nbytes > MEMORY:
-            yield batch.bundles
-            batch = _Batch()
-        batch.bundles.append(bundle)
-        batch.nbytes += bundle.nbytes
-    if batch.bundles:
-        yield batch.bundles

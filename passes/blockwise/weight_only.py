@@ -25,6 +25,7 @@ from onnxpress.passes.blockwise.rounding import (
     by_half_quadratic,
     by_nearest,
 )
+from onnxpress.passes.inputs import check_sole
 from onnxpress.passes.kernels.affine import Floats
 from onnxpress.passes.quantize.coding import OVERHEAD
 from onnxpress.passes.quantize.storage import check_float32
@@ -118,6 +119,7 @@ class WeightOnly:
         how = self._how
         try:
             check_float32(site)
+            check_sole(self._model, site)
             count = site.size // max(1, how.block or site.size) + 1
             least = site.size * how.bits // 8 + count * 2 + OVERHEAD
             if least >= site.nbytes:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxpress.calibration.batches import Batch, Sample
+from onnxpress.calibration.batches import Array, Batch, Sample
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Comparison
 from onnxpress.calibration.session import Runner
@@ -27,7 +27,10 @@ GOOD = 30.0
 
 
 def compare(model: Model, before: Model, bench: Workbench) -> Mapping[str, Comparison]:
-    """Run both models on a few batches; outputs of floating-point numbers by name, none without samples."""
+    """Run both models on a few batches; outputs of floating-point numbers by name, none without samples.
+
+    An output of another shape, as the number of detections may be, has nothing to compare and counts as unlike.
+    """
     if bench.feed is None:
         return {}
     found: dict[str, Comparison] = {}
@@ -42,9 +45,16 @@ def compare(model: Model, before: Model, bench: Workbench) -> Mapping[str, Compa
             for batch in some(bench.feed):
                 wanted, given = old.run(batch), new.run(fitting(batch, new))
                 for name, array in wanted.items():
-                    if array.dtype.kind == "f" and given[name].shape == array.shape:
-                        found.setdefault(name, Comparison()).update(array, given[name])
+                    if array.dtype.kind == "f":
+                        _add(found.setdefault(name, Comparison()), array, given[name])
     return found
+
+
+def _add(comparison: Comparison, reference: Array, test: Array) -> None:
+    if test.shape == reference.shape:
+        comparison.update(reference, test)
+    else:
+        comparison.unlike += 1
 
 
 def fitting(batch: Batch, runner: Runner) -> Batch:
@@ -72,7 +82,7 @@ class _Typed:
 
 
 def has_new_odd(found: Mapping[str, Comparison]) -> bool:
-    """Whether an output became NaN or infinite where it was not, or the other way round."""
+    """Whether an output became NaN or infinite where it was not, or the other way round, or changed its shape."""
     return any(each.unlike for each in found.values())
 
 
@@ -108,7 +118,7 @@ def tell(found: Mapping[str, Comparison], name: str, report: Report) -> None:
     for output, comparison in found.items():
         ratio = comparison.sqnr
         if math.isnan(ratio):
-            report.warnings.append(f"output '{output}' is NaN or infinite in places where float32 is not")
+            report.warnings.append(f"output '{output}' is NaN or infinite, or of another shape, where float32 is not")
         elif ratio < GOOD:
             report.warnings.append(
                 f"output '{output}' has {ratio:.1f} dB signal to noise in {name}, less than {GOOD:g}: exclude layers, "

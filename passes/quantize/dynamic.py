@@ -11,6 +11,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.inputs import check_sole
 from onnxpress.passes.quantize.coding import Coded, WeightCodes, bias_of, code, common_axis, weight_scale
 from onnxpress.passes.quantize.host import detect
 from onnxpress.passes.quantize.lstm import Setting
@@ -124,6 +125,7 @@ class QuantizeDynamic(SitePass):
         grid = self._codes.grid
         try:
             check_float32(site)
+            check_sole(model, site)
             axis = common_axis(site) if self.per_channel else None
             scale = weight_scale(site, axis=axis, grid=grid)
             if not layers:

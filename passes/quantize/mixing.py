@@ -99,7 +99,7 @@ class _Trial:
     def with_recurrent(self, order: list[str]) -> list[str]:
         """The order with the recurrent layers in front where they cost much, else behind."""
         recurrent = [] if self._plan.recurrent is None else list(self._plan.recurrent.levels)
-        if recurrent and self.verdict(recurrent).sqnr >= self.verdict(()).sqnr + NOTABLE:
+        if recurrent and not self.verdict(recurrent).sqnr < self.verdict(()).sqnr + NOTABLE:
             return recurrent + order
         return order + recurrent
 

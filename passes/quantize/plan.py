@@ -15,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.inputs import check_sole
 from onnxpress.passes.kernels.affine import Floats, Ints, dequantize, quantize, symmetric_scale
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.quantize.bounds import floor_of, mask_floors
@@ -178,7 +179,7 @@ def survey(
     for site in sites:
         whys = {key_of(use.node): obstacle or _refusal(model, use, plan) for use in site.uses}
         plan.reasons.update((key, why) for key, why in whys.items() if why is not None)
-        layer = _layer(site, tuple(key for key, why in whys.items() if why is None), plan)
+        layer = _layer(model, site, tuple(key for key, why in whys.items() if why is None), plan)
         if layer is not None:
             plan.layers[site.name] = layer
     return plan
@@ -191,10 +192,11 @@ def _refusal(model: Model, use: Use, plan: Plan) -> str | None:
     return refusal(use, rules=plan.target.rules, ops=plan.ops)
 
 
-def _layer(site: Site, nodes: tuple[str, ...], plan: Plan) -> Layer | None:
+def _layer(model: Model, site: Site, nodes: tuple[str, ...], plan: Plan) -> Layer | None:
     """A site as layer; None where it cannot be one, which `store` finds as well and says."""
     try:
         check_float32(site)
+        check_sole(model, site)
         axis = common_axis(site) if plan.per_channel else None
         scales = {each.name: weight_scale(site, axis=axis, grid=each.signed) for each in plan.target.weights}
     except RefusalError:

@@ -15,7 +15,7 @@ from onnxpress.calibration.metrics import Comparison
 from onnxpress.calibration.session import Runner
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.quantize.ablation import Unit
-from onnxpress.passes.quantize.trial import some
+from onnxpress.passes.quantize.trial import checked, some
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 
@@ -95,7 +95,7 @@ class Judge:
         """Run a quantized model beside the one in float."""
         sums: dict[str, Comparison] = {}
         with self._open(model, "quantized") as runner:
-            for batch in self._feed:
+            for batch in checked(self._feed):
                 reference, test = self._reference.run(batch), runner.run(batch)
                 for name, values in reference.items():
                     if values.dtype.kind == "f":
@@ -137,12 +137,13 @@ def by_harm(
         units: what is on codes while some layers are in float.
         work: products that each layer sums.
     """
-    every = units(())
-    whole = math.fsum(noise[unit] for unit in every)
+    every = dict.fromkeys(units(()))
 
     def harm(layer: _Layer) -> float:
-        left = math.fsum(noise[unit] for unit in units((layer,)) if unit in noise)
-        return (whole - left) / max(work[layer], 1.0)
+        left = dict.fromkeys(units((layer,)))
+        gone = math.fsum(noise[unit] for unit in every if unit not in left)
+        come = math.fsum(noise[unit] for unit in left if unit not in every and unit in noise)
+        return (gone - come if math.isfinite(come) else -math.inf) / max(work[layer], 1.0)
 
     return sorted(layers, key=harm, reverse=True)  # stable: equal ones stay in graph order
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxpress.calibration.observers import SecondMoment
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.inputs import moments_of
+from onnxpress.passes.inputs import check_sole, moments_of
 from onnxpress.passes.kernels.affine import Floats, Ints, dequantize
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.bias import bias_correction
@@ -27,6 +27,9 @@ from onnxpress.rewriter.sites import Site
 Scales: TypeAlias = Literal["max", "mse"]
 SCALES: tuple[Scales, ...] = get_args(Scales)
 
+BIASED = ("Conv", "Gemm")
+"""Operators that have a bias to correct."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
@@ -35,7 +38,7 @@ class Refinement:
     Attributes:
         scales: `max`, at which nothing saturates; `mse`, at which the squared error is least, weighed by the inputs.
         rounding: `nearest`, `gptq` or `adaround` (see `reconstruct.rounded`).
-        correct_bias: take the mean error of the layer's output away.
+        correct_bias: take the mean error away from the output of layers that have a bias.
     """
 
     scales: Scales = "max"
@@ -67,10 +70,13 @@ def refine(model: Model, plan: Plan, sites: Sequence[Site], bench: Workbench, ho
         try:
             if isinstance(moment, RefusalError):
                 raise moment
-            _refine(site, plan, moment, how, shelf)
+            _refine(model, site, plan, moment, how, shelf)
         except RefusalError as refusal:
+            note = f"codes nearest: {refusal}"
             if site.name in plan.layers:
-                plan.layers[site.name].note = f"codes nearest: {refusal}"
+                plan.layers[site.name].note = note
+            elif site.op != "Gather":  # of which nobody expects more
+                plan.stored[site.name] = Chosen(None, None, note)
 
 
 def _waits(site: Site, plan: Plan) -> bool:
@@ -78,17 +84,18 @@ def _waits(site: Site, plan: Plan) -> bool:
     return site.name not in plan.stored if layer is None else layer.codes not in layer.rounded
 
 
-def _refine(site: Site, plan: Plan, moment: SecondMoment, how: Refinement, shelf: Shelf) -> None:
+def _refine(model: Model, site: Site, plan: Plan, moment: SecondMoment, how: Refinement, shelf: Shelf) -> None:
     """Choose the codes of one weight: those that its layers read, and those of 8 bits for when they are decoded."""
     layer, layout = plan.layers.get(site.name), Layout.of(site)
     rows = layout.to_rows(site.array())
+    check_sole(model, site)
     plain, axis = WEIGHT_CODES["int8"], common_axis(site) if plan.per_channel else None
     if layer is not None:
         codes = plan.codes(layer)
         found = _choose(rows, layer.scales[codes.name], codes, moment, how)
         layer.scales[codes.name], layer.note = found.scale, found.note
         layer.rounded[codes.name] = shelf.put(_stored(layout, found, codes))
-        if how.correct_bias:
+        if how.correct_bias and all(use.node.op in BIASED for use in site.uses):
             error = rows - dequantize(found.codes, found.scale, axis=None if found.scale.ndim == 0 else 0)
             layer.correction = bias_correction(error, moment.mean)
         if codes.name == plain.name:
@@ -112,7 +119,7 @@ def _choose(rows: Array, scale: Floats, codes: WeightCodes, moment: SecondMoment
     if how.scales == "mse":
         scale = _mse_scale(rows, scale, codes, moment)
     method = how.rounding
-    found, after = rounded(rows, scale, grid=codes.signed, moment=moment, method=method, centred=how.correct_bias)
+    found, after = rounded(rows, scale, grid=codes.signed, moment=moment, method=method)
     return _Found(found, scale, f"{method} {before:.2%} → {after:.2%}")
 
 

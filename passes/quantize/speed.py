@@ -14,6 +14,7 @@ import numpy as np
 from onnxpress.calibration.session import Runner
 from onnxpress.calibration.timing import in_turns
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.quantize.trial import checked
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 
@@ -61,7 +62,7 @@ def pace(reference: Model, models: Sequence[Model], bench: Workbench, *, seconds
     """
     if bench.feed is None:
         raise FeedError("speed is measured on samples; give some with --data")
-    batches = list(islice(bench.feed, BATCHES))
+    batches = list(islice(checked(bench.feed), BATCHES))
     with TemporaryDirectory(prefix="onnxpress-") as folder:
         paths = [Path(folder) / str(index) / "model.onnx" for index in range(len(models) + 1)]
         for path, model in zip(paths, (reference, *models), strict=True):

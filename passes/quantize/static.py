@@ -123,6 +123,11 @@ class QuantizeStatic(SitePass):
             raise ConfigError(f"{self.name}: max_drop {self.max_drop:g} needs a metric: give top1 or module:function")
         report = self.report()
         note_quantized(model, report)
+        if bench.feed is None and self.calibration is not None:
+            report.warnings.append(
+                "without samples weights get the nearest codes, and neither outputs nor speed were measured; give some "
+                "with --data"
+            )
         plan = self.plan(model, report, bench)
         floats, said = self._settle(model, plan, report, bench)
         before = model.clone()
@@ -160,10 +165,10 @@ class QuantizeStatic(SitePass):
         estimate = Estimate(method=self.ranges, percent=self.percent, grid=target.activation)
         file = None if self.calibration is None else Path(self.calibration)
         calibrate(model, plan, bench, estimate=estimate, calibration=file)
-        if plan.ranges and bench.feed is not None:
+        if bench.feed is not None:
             how = Refinement(scales=self.scales, rounding=self.rounding, correct_bias=self.correct_bias)
             refine(model, plan, sites, bench, how)
-            if self.layer_sqnr:
+            if self.layer_sqnr and plan.ranges:
                 try_out(model, plan, sites, bench, layer_sqnr=self.layer_sqnr)
                 refine(model, plan, sites, bench, how)  # those that got other codes
         return plan

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxpress.passes.inputs import check_sole
 from onnxpress.passes.kernels.affine import INT8_SYMMETRIC, Floats
 from onnxpress.passes.quantize.coding import Coded, code, common_axis, decoded, looked_up, saving, weight_scale
 from onnxpress.passes.quantize.rules import count_quantized
@@ -38,13 +39,13 @@ class Chosen:
     """Codes of a weight that samples chose, for when it is read in float.
 
     Attributes:
-        scale: float32 [channels], or [] for the whole tensor.
-        codes: int8, of the weight's shape.
-        note: how they were chosen.
+        scale: float32 [channels], or [] for the whole tensor; None for that of the largest weight.
+        codes: int8, of the weight's shape; None for the nearest.
+        note: how they were chosen, or why not.
     """
 
-    scale: Floats
-    codes: Values
+    scale: Floats | None
+    codes: Values | None
     note: str
 
 
@@ -63,10 +64,13 @@ def store(
     """
     try:
         check_float32(site)
+        check_sole(model, site)
         axis = common_axis(site) if per_channel else None
         if saving(site, axis=axis) <= 0:
             raise RefusalError(f"its {site.nbytes} bytes would not get smaller by codes, scales and nodes")
-        scale = weight_scale(site, axis=axis, grid=INT8_SYMMETRIC) if chosen is None else chosen.scale
+        scale = None if chosen is None else chosen.scale
+        if scale is None:
+            scale = weight_scale(site, axis=axis, grid=INT8_SYMMETRIC)
     except RefusalError as refusal:
         report.skip(site.name, "; ".join(part for part in (because, str(refusal)) if part))
         return

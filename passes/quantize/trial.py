@@ -7,18 +7,19 @@ error of one layer is seen apart from that of all others, in one walk through a 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxpress.calibration.batches import Array
+from onnxpress.calibration.batches import Array, Batch
 from onnxpress.calibration.feeds import Feed
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.affine import Floats, Ints
 from onnxpress.passes.quantize.ranges import watch
 from onnxpress.rewriter.edits import add_node, sort
+from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 
 BATCHES = 8
@@ -91,6 +92,20 @@ def try_layers(
 def some(feed: Feed) -> Feed:
     """A few batches, spread evenly over the feed where its length is known."""
     return feed if feed.count is not None and feed.count <= BATCHES else feed.split(BATCHES)[0]
+
+
+def checked(feed: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches of a feed.
+
+    Raises:
+        FeedError: there are none.
+    """
+    empty = True
+    for batch in feed:
+        empty = False
+        yield batch
+    if empty:
+        raise FeedError("the feed holds no samples; give at least one")
 
 
 def decibels(signal: float, noise: float) -> float:

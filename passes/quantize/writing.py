@@ -92,7 +92,7 @@ class _Job:
         scale, with_bias = layer.scales[codes.name], not self.plan.target.float_bias
         steps = {id(use): float(self.grids[id(use.node.inputs[0])][0]) for use in on_codes}
         for use in on_codes:
-            if layer.correction is not None:
+            if layer.correction is not None and codes.name in layer.rounded:
                 self._correct(use.node, layer.correction)
             if with_bias and (bias := bias_of(use.node)) is not None:
                 scale = scale_for_bias(scale, input_scale=steps[id(use)], bias=flat(bias))
@@ -116,11 +116,10 @@ class _Job:
         )
 
     def _correct(self, node: gs.Node, correction: Floats) -> None:
-        """Let the bias take in the mean error of the output; a product has none."""
-        if node.op in ("Conv", "Gemm"):
-            bias = bias_of(node)
-            wide = correction if bias is None else flat(bias) + correction
-            set_input(node, 2, self.model.add_weight("b", wide))
+        """Let the bias take in the mean error of the output."""
+        bias = bias_of(node)
+        wide = correction if bias is None else flat(bias) + correction
+        set_input(node, 2, self.model.add_weight("b", wide))
 
     def _codes(self, layer: Layer, *, shared: bool) -> WeightCodes:
         """The codes of a weight; ones about zero where others read it in float."""

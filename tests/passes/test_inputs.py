@@ -13,7 +13,16 @@ from onnxpress.calibration.feeds import open_feed
 from onnxpress.calibration.observers import SecondMoment
 from onnxpress.calibration.views import Columns, LastAxis, Patches
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.inputs import Reading, activation_of, moments_of, observe_readings, reading_of, view_of
+from onnxpress.passes.inputs import (
+    Reading,
+    activation_of,
+    in_parts,
+    joined,
+    moments_of,
+    observe_readings,
+    reading_of,
+    view_of,
+)
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
@@ -220,6 +229,34 @@ def test_refuses_moments_of_nothing_finite_and_of_different_groups(build, random
     reasons = {site.weight.name: str(moment) for site, moment in moments_of(model, sites, bench)}
     assert reasons["w"] == "the layers that share its weight read rows of different groups"
     assert reasons["u"] == "the samples show it no row without NaN or infinities"
+
+
+@pytest.mark.parametrize(
+    ("memory", "parts"),
+    [
+        (1, [["a"], ["ab"], ["b"], ["c"]]),  # what needs more is alone
+        (10, [["a"], ["ab"], ["b", "c"]]),
+        (14, [["a", "ab", "b"], ["c"]]),
+        (19, [["a", "ab", "b", "c"]]),
+    ],
+)
+def test_parts_hold_what_fits_and_count_a_reading_once(memory, parts):
+    sizes = {"a": 10, "b": 4, "c": 5}
+    items = ["a", "ab", "b", "c"]
+    found = in_parts(items, memory, sizes=lambda item: {Reading(each, LastAxis()): sizes[each] for each in item})
+    assert list(found) == parts
+
+
+def test_rows_that_one_layer_never_saw_do_not_count(random_array):
+    seen, other, never = SecondMoment(), SecondMoment(), SecondMoment()
+    rows = random_array(5, 3), random_array(4, 3)
+    seen.update(rows[0])
+    assert joined([never, seen]) is seen
+    other.update(rows[1])
+    both = np.concatenate(rows)
+    total = joined([seen, never, other])
+    np.testing.assert_allclose(total.total[0], both.T @ both, rtol=1e-5, atol=1e-5)  # float32 sums of 9 products
+    assert (total.count, seen.count, other.count) == (9, 5, 4)
 
 
 def test_refuses_moments_without_samples(build, random_array):

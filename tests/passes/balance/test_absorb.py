@@ -151,6 +151,24 @@ def test_what_others_read_of_a_constant_stays(build, run, random):
     np.testing.assert_array_equal(z, before[1])
 
 
+def test_a_constant_that_is_an_output_stays(build, run, random):
+    nodes = [node("LayerNormalization", ["x", "n", "m"], ["h"]), node("Identity", ["h"], ["y"])]
+    model = build(nodes, {"n": weight(random, 4), "m": weight(random, 4)}, x=("n", 4), outputs=("y", "n"))
+    x, factors = weight(random, 3, 4), np.array([2.0, 3.0, 4.0, 5.0])
+    y, n = run(scaled(model, "h", np.arange(4), factors), x)
+    before = run(model, x)
+    np.testing.assert_allclose(y, before[0] * factors, rtol=1e-5, atol=1e-6)  # rounding of float32
+    np.testing.assert_array_equal(n, before[1])
+
+
+def test_refuses_a_weight_that_is_an_output(build, random):
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Identity", ["h"], ["y"])]
+    model = build(nodes, {"w": weight(random, 4, 4)}, x=("n", 4), outputs=("y", "w"))
+    reads = model.graph.nodes[-1]
+    with pytest.raises(RefusalError, match="is shared"):
+        Absorber(model, infer_shapes(model)).plan(reads.inputs[0], np.arange(4), readers={id(reads)})
+
+
 REFUSED = {
     "has no place": [node("MatMul", ["x", "w"], ["a"]), node("Softmax", ["a"], ["h"])],
     "Clip, which has no place": [node("MatMul", ["x", "w"], ["a"]), node("Clip", ["a", "c", "c"], ["h"])],

@@ -213,6 +213,11 @@ REFUSED = {
     "its weight is on the left": [node("MatMul", ["w", "x"], ["y"])],
     "it reads its activation transposed": [node("Gemm", ["x", "w"], ["y"], transA=1)],
     "its weight is a stack of matrices": [node("MatMul", ["x", "k"], ["y"])],
+    "Transpose 'Transpose_t' reads its weight, too": [
+        node("MatMul", ["x", "w"], ["a"]),
+        node("Transpose", ["w"], ["t"]),
+        node("MatMul", ["a", "t"], ["y"]),
+    ],
 }
 
 
@@ -223,6 +228,12 @@ def test_refuses(build, bench, random, reason):
     gives = TensorProto.FLOAT
     model = build(REFUSED[reason], {k: v for k, v in weights.items() if k in used}, x=(8, 8), gives=gives)
     assert reason in skips(model, bench(model, outliers(random, 8, 8)))
+
+
+def test_refuses_a_weight_that_is_an_output(build, bench, random):
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    model = build(nodes, {"w": weight(random, 8, 8)}, x=("n", 8), outputs=("y", "w"))
+    assert "its weight is an output, too" in skips(model, bench(model, outliers(random, 8, 8)))
 
 
 def test_refuses_other_types_and_weights_that_are_not_finite(build, bench, random):

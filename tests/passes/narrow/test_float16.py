@@ -43,18 +43,6 @@ def reasons(report):
     return " | ".join(f"{skip.site}: {skip.reason}" for skip in report.skips)
 
 
-@pytest.fixture
-def linear(build, random):
-    """Two layers; the first has more than 192 bytes of weights, and its bias fewer."""
-    weights = {
-        "w": random.standard_normal((32, 48), np.float32),
-        "b": random.standard_normal(48, np.float32),
-        "v": random.standard_normal((48, 32), np.float32),
-    }
-    nodes = [node("MatMul", ["x", "w"], ["p"]), node("Add", ["p", "b"], ["q"]), node("Relu", ["q"], ["r"])]
-    return build([*nodes, node("MatMul", ["r", "v"], ["y"])], weights, x=("n", 32))
-
-
 @pytest.mark.parametrize(("dtype", "least"), [("float16", 65), ("bfloat16", 45)])
 def test_stored_weights_compute_in_float32(linear, run, fused, random, dtype, least):
     result, x = ConvertFloat16(dtype=dtype)(linear), random.standard_normal((16, 32), np.float32)

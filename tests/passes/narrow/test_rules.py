@@ -26,18 +26,6 @@ def reasons(report):
     return " | ".join(f"{skip.site}: {skip.reason}" for skip in report.skips)
 
 
-@pytest.fixture
-def linear(build, random):
-    """Two layers; the first has more than 192 bytes of weights, and its bias fewer."""
-    weights = {
-        "w": random.standard_normal((32, 48), np.float32),
-        "b": random.standard_normal(48, np.float32),
-        "v": random.standard_normal((48, 32), np.float32),
-    }
-    nodes = [node("MatMul", ["x", "w"], ["p"]), node("Add", ["p", "b"], ["q"]), node("Relu", ["q"], ["r"])]
-    return build([*nodes, node("MatMul", ["r", "v"], ["y"])], weights, x=("n", 32))
-
-
 def test_values_beyond_the_range_compute_in_float32(build, run, bench, random):
     weights = {"w": random.standard_normal((32, 32), np.float32), "s": np.full(1, 3000, np.float32)}
     nodes = [node("MatMul", ["x", "w"], ["p"]), node("Mul", ["p", "s"], ["q"]), node("Div", ["q", "s"], ["r"])]

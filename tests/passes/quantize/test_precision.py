@@ -32,6 +32,17 @@ def test_leaves_out_first_what_hurts_most_for_its_work():
     assert order == ["c", "a", "b"]  # 0.15, 0.1, 0.02
 
 
+def test_leaves_out_first_what_makes_outputs_no_numbers():
+    units = {name: Unit(name, None, "weight") for name in "abc"}
+    order = by_harm(
+        ["a", "b", "c"],
+        noise={units["a"]: 1.0, units["b"]: np.inf, units["c"]: 3.0},
+        units=lambda floats: [unit for name, unit in units.items() if name not in floats],
+        work=dict.fromkeys("abc", 1.0),
+    )
+    assert order == ["b", "c", "a"]
+
+
 @pytest.mark.parametrize(
     ("demand", "verdict", "holds"),
     [
