@@ -18,7 +18,7 @@ Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.signedinteger | np.unsignedinteger]
 
 _TINY = float(np.finfo(np.float32).tiny)  # scales are normal numbers: x / scale stays finite and accurate
-_BIAS_MOST = 2**31 - 1
+_BIAS_MOST = 2**30  # the other half of int32 is for the sum of products: of 33,000 with codes of 8 bits
 
 
 @dataclass(frozen=True, slots=True)

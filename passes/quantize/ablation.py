@@ -137,6 +137,8 @@ def _measure(runner: Runner, board: _Switchboard, sizes: Mapping[str, str], benc
         if not counted:
             counted = {name: int(reference[size]) for name, size in sizes.items()}
         floats = {name: y for name, y in reference.items() if y.dtype.kind == "f" and name not in sizes.values()}
+        if not floats:  # nothing that codes could make a little worse
+            break
         sums.add_signal(floats)
         for index in bench.progress.track(range(count + 1), label="tensors on codes", total=count + 1):
             chosen = range(count) if index == count else (index,)

@@ -68,11 +68,11 @@ def in_float(plan: Plan, why: str) -> dict[str, str]:
     return dict.fromkeys([*plan.nodes(), *recurrent], why)
 
 
-def measured_pace(model: Model, plan: Plan, floats: Mapping[str, str], bench: Workbench) -> Pace:
-    """How fast a model on codes is beside the one in float."""
+def measured_pace(model: Model, plan: Plan, floats: Mapping[str, str], bench: Workbench, *, reference: Model) -> Pace:
+    """How fast a model on codes is beside another in float."""
     copy = model.clone()
     write(copy, plan, Report("trial"), floats=floats)
-    return pace(model, [copy], bench)[0]
+    return pace(reference, [copy], bench)[0]
 
 
 def rank(model: Model, plan: Plan, bench: Workbench) -> list[Harm]:

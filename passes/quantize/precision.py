@@ -16,7 +16,7 @@ from onnxpress.calibration.session import Runner
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.quantize.ablation import Unit
 from onnxpress.passes.quantize.trial import checked, some
-from onnxpress.rewriter.errors import FeedError
+from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
 
 _Layer = TypeVar("_Layer", bound=Hashable)
@@ -72,6 +72,7 @@ class Judge:
 
         Raises:
             FeedError: there are no samples.
+            ConfigError: the metric is not a number.
         """
         if bench.feed is None:
             raise FeedError("a model is judged by samples; give some with --data")
@@ -81,6 +82,9 @@ class Judge:
         self._metric = bench.metric if demand.max_drop is not None else None
         self._reference = self._open(model, "float")
         self._before = None if self._metric is None else self._metric(self._reference, bench.feed)
+        if self._before is not None and math.isnan(self._before):
+            self.__exit__(None, None, None)
+            raise ConfigError("the metric is not a number on the model in float; mend it, or give samples with labels")
 
     def __enter__(self) -> Self:
         return self
@@ -141,8 +145,8 @@ def by_harm(
 
     def harm(layer: _Layer) -> float:
         left = dict.fromkeys(units((layer,)))
-        gone = math.fsum(noise[unit] for unit in every if unit not in left)
-        come = math.fsum(noise[unit] for unit in left if unit not in every and unit in noise)
+        gone = sum(noise[unit] for unit in every if unit not in left)
+        come = sum(noise[unit] for unit in left if unit not in every and unit in noise)
         return (gone - come if math.isfinite(come) else -math.inf) / max(work[layer], 1.0)
 
     return sorted(layers, key=harm, reverse=True)  # stable: equal ones stay in graph order

@@ -142,14 +142,15 @@ def measure(
     """
     estimate = estimate or Estimate()
     inputs = [spec.name for spec in model.inputs if spec.dtype.kind == "f"]
-    wanted = list(dict.fromkeys([*tensors, *inputs]))
+    tensors = set(tensors)
+    wanted = list(dict.fromkeys([*sorted(tensors), *inputs]))
     if calibration is None:
         observers: Mapping[str, RangeObserver] = {name: KINDS[estimate.kind]() for name in wanted}
         watch(model, observers, bench)
     else:
         observers = _loaded(calibration, model, wanted)
     for name in inputs:
-        if observers[name].ignored:
+        if observers[name].ignored and name in tensors:  # a mask of −inf is read in float
             raise FeedError(
                 f"the calibration samples hold {observers[name].ignored} NaN or infinite numbers in input {name!r}; "
                 "mend or drop those samples"

@@ -15,11 +15,11 @@ from onnxpress.passes.kernels.affine import Floats, Ints, dequantize
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.bias import bias_correction
 from onnxpress.passes.kernels.scales import mse_scale
-from onnxpress.passes.quantize.coding import WEIGHT_CODES, WeightCodes, common_axis, saving, weight_scale
+from onnxpress.passes.quantize.coding import WEIGHT_CODES, WeightCodes, saving, weight_scale
 from onnxpress.passes.quantize.plan import Plan
 from onnxpress.passes.quantize.reconstruct import Method, importance_of, rounded
 from onnxpress.passes.quantize.shelf import Shelf
-from onnxpress.passes.quantize.storage import Chosen
+from onnxpress.passes.quantize.storage import Chosen, storage_axis
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
@@ -89,7 +89,7 @@ def _refine(model: Model, site: Site, plan: Plan, moment: SecondMoment, how: Ref
     layer, layout = plan.layers.get(site.name), Layout.of(site)
     rows = layout.to_rows(site.array())
     check_sole(model, site)
-    plain, axis = WEIGHT_CODES["int8"], common_axis(site) if plan.per_channel else None
+    plain, axis = WEIGHT_CODES["int8"], storage_axis(site) if plan.per_channel else None
     if layer is not None:
         codes = plan.codes(layer)
         found = _choose(rows, layer.scales[codes.name], codes, moment, how)

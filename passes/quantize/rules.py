@@ -79,7 +79,9 @@ _FUSED = ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"
 
 def is_thin(node: gs.Node) -> bool:
     """Whether a layer is worth codes only where its output is read as codes."""
-    return node.op == "Conv" and int(np.prod(node.inputs[1].shape[1:])) < THIN
+    if node.op != "Conv" or not isinstance(node.inputs[1], gs.Constant):
+        return False
+    return int(np.prod(node.inputs[1].shape[1:])) < THIN
 
 
 def is_standard(node: gs.Node) -> bool:
@@ -187,7 +189,7 @@ NPU: Rules = {
 }
 """The layers of accelerators on which every tensor becomes codes."""
 
-FOLLOWERS = tuple(dict.fromkeys(op for rules in (CPU, NPU, TENSORRT) for op in rules))
+FOLLOWERS = (*dict.fromkeys(op for rules in (CPU, NPU, TENSORRT) for op in rules), "LSTM")
 """Operators that a caller may name."""
 
 

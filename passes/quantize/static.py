@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from onnxpress.passes.balance.smooth import Smooth
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.affine import INT8, UINT8
 from onnxpress.passes.normalise import Normalise
@@ -25,6 +26,7 @@ from onnxpress.passes.quantize.reconstruct import Method as Rounding
 from onnxpress.passes.quantize.recurrent import plan_lstms
 from onnxpress.passes.quantize.refine import SCALES, Refinement, Scales, refine
 from onnxpress.passes.quantize.rules import FOLLOWERS, refusal
+from onnxpress.passes.quantize.speed import Pace
 from onnxpress.passes.quantize.storage import note_quantized
 from onnxpress.passes.quantize.targets import TARGETS, Target, caution, check_target, choose_target, say_codes
 from onnxpress.passes.quantize.writing import write
@@ -57,6 +59,7 @@ class QuantizeStatic(SitePass):
         activation: codes of activations; None for those of the target.
         per_channel: one scale for each output channel of a weight instead of one a tensor.
         reduce_range: weights of 7 bits, for CPUs that add 8-bit products in 16 bits; None for those of the target.
+        smooth: move magnitude from activations into weights first (pass `smooth`), unless codes are not faster then.
         ranges: how ranges of activations follow from samples: `minmax`, `average`, `percentile`, `mse` or `entropy`.
         percent: of the entries that `percentile` keeps.
         calibration: a file of `onnxpress calibrate` that brings the ranges instead of samples.
@@ -77,6 +80,7 @@ class QuantizeStatic(SitePass):
     activation: Literal["uint8", "int8"] | None = None
     per_channel: bool = True
     reduce_range: bool | None = None
+    smooth: bool = False
     ranges: Estimator = "minmax"
     percent: float = 99.99
     calibration: str | None = None
@@ -98,12 +102,14 @@ class QuantizeStatic(SitePass):
             check_choice(self, "activation", tuple(_ACTIVATIONS))
         if self.activation == "uint8" and self.target is not None and TARGETS[self.target].symmetric:
             raise wrong(self, "activation", f"be int8 for target {self.target}")
-        for flag in ("per_channel", "correct_bias", "faster", "ablate"):
+        for flag in ("per_channel", "smooth", "correct_bias", "faster", "ablate"):
             check_flag(self, flag)
         check_flag(self, "reduce_range", optional=True)
         for option, choices in (("ranges", RANGES), ("scales", SCALES), ("rounding", METHODS)):
             check_choice(self, option, choices)
         check_path(self, "calibration")
+        if self.smooth and self.calibration is not None:
+            raise ConfigError(f"{self.name}: a calibration file has the ranges before smooth; leave one of them out")
         check_number(self, "percent", most=100, above=True)
         check_number(self, "layer_sqnr")
         check_number(self, "min_sqnr")
@@ -128,9 +134,17 @@ class QuantizeStatic(SitePass):
                 "without samples weights get the nearest codes, and neither outputs nor speed were measured; give some "
                 "with --data"
             )
+        before, smoothing = model.clone(), self._smooth(model, bench)
         plan = self.plan(model, report, bench)
-        floats, said = self._settle(model, plan, report, bench)
-        before = model.clone()
+        floats, said, pace = self._settle(model, before, plan, report, bench)
+        if pace is not None and pace.slower:
+            if smoothing is not None:
+                model.reset(before.skeleton())
+                plan, smoothing = replace(self, smooth=False).plan(model, self.report(), bench), None
+            floats = in_float(plan, f"on codes the model is only {pace.describe()}")
+        if smoothing is not None:
+            report.changes.extend(replace(each, action=f"smooth: {each.action}") for each in smoothing.changes)
+            report.skips.extend(replace(each, reason=f"smooth: {each.reason}") for each in smoothing.skips)
         placement = write(model, plan, report, floats=floats)
         note_others(model, report)
         for each in said:
@@ -173,14 +187,24 @@ class QuantizeStatic(SitePass):
                 refine(model, plan, sites, bench, how)  # those that got other codes
         return plan
 
-    def _settle(self, model: Model, plan: Plan, report: Report, bench: Workbench) -> tuple[dict[str, str], list[str]]:
-        """Which layers must compute in float for the sake of the outputs or of time, and why; and what was measured."""
+    def _smooth(self, model: Model, bench: Workbench) -> Report | None:
+        """Even out what layers read, where that is asked for."""
+        if not self.smooth:
+            return None
+        report = Smooth(include=self.include, exclude=self.exclude, min_size=self.min_size).apply(model, bench)
+        sweep(model)
+        return report
+
+    def _settle(
+        self, model: Model, before: Model, plan: Plan, report: Report, bench: Workbench
+    ) -> tuple[dict[str, str], list[str], Pace | None]:
+        """Which layers must compute in float for the sake of the outputs, and why; what was measured; and the speed."""
         floats: dict[str, str] = {}
         said: list[str] = []
         demand = Demand(min_sqnr=self.min_sqnr, max_drop=self.max_drop)
         layers = bool(plan.place(model).coded) or (plan.recurrent is not None and bool(plan.recurrent.levels))
         if not layers or bench.feed is None:
-            return floats, said
+            return floats, said, None
         if not demand.empty:
             found = mix(model, plan, bench, demand)
             floats, report.harms = found.floats, found.harms
@@ -188,11 +212,9 @@ class QuantizeStatic(SitePass):
         if self.ablate and not report.harms:
             report.harms = rank(model, plan, bench)
         if self.faster and plan.target.suits(detect()) and len(floats) < len(in_float(plan, "")):
-            pace = measured_pace(model, plan, floats, bench)
-            said.append(pace.describe())
-            if pace.slower:
-                floats = in_float(plan, f"on codes the model is only {pace.describe()}")
-        return floats, said
+            pace = measured_pace(model, plan, floats, bench, reference=before)
+            return floats, [*said, pace.describe()], pace
+        return floats, said, None
 
     def _outcome(self, found: Mix, report: Report) -> str:
         """The outputs of the model as planned, in words; a warning where they are not good enough."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxpress.passes.inputs import check_sole
 from onnxpress.passes.kernels.affine import INT8_SYMMETRIC, Floats
-from onnxpress.passes.quantize.coding import Coded, code, common_axis, decoded, looked_up, saving, weight_scale
+from onnxpress.passes.quantize.coding import Coded, channel_axis, code, decoded, looked_up, saving, weight_scale
 from onnxpress.passes.quantize.rules import count_quantized
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import RefusalError
@@ -49,6 +49,18 @@ class Chosen:
     note: str
 
 
+def storage_axis(site: Site) -> int | None:
+    """The axis of the scales of a weight that is read in float.
+
+    It is that of its rows where some are looked up, else of its first user; others do not mind.
+
+    Raises:
+        RefusalError: its output channels lie along several axes.
+    """
+    lookups = [use for use in site.uses if use.node.op == "Gather"]
+    return channel_axis((*lookups, *site.uses)[0])
+
+
 def store(
     model: Model, site: Site, report: Report, *, per_channel: bool, because: str, chosen: Chosen | None = None
 ) -> None:
@@ -65,7 +77,7 @@ def store(
     try:
         check_float32(site)
         check_sole(model, site)
-        axis = common_axis(site) if per_channel else None
+        axis = storage_axis(site) if per_channel else None
         if saving(site, axis=axis) <= 0:
             raise RefusalError(f"its {site.nbytes} bytes would not get smaller by codes, scales and nodes")
         scale = None if chosen is None else chosen.scale

@@ -44,8 +44,30 @@ def test_parts_are_merged_to_the_whole(run, model, samples, place, tmp_path):
     assert run("calibrate", model, "-o", whole, "--data", samples)[0] == 0
     merged, expected = (Statistics.load(path).observers["x"] for path in (place, whole))
     np.testing.assert_array_equal(merged.counts, expected.counts)
-    # a part may be replaced by the whole
-    assert run("calibrate", "--merge", *parts, "-o", parts[0])[0] == 0
+
+
+def test_merging_never_overwrites_a_part(run, refused, model, samples, tmp_path):
+    one, other = tmp_path / "one.npz", tmp_path / "other.npz"
+    assert run("calibrate", model, "-o", one, "--data", samples)[0] == 0
+    before = one.read_bytes()
+    other.write_bytes(before)
+    for parts in ((one, other), (other, one)):
+        assert "what is read is never overwritten" in refused("calibrate", "--merge", *parts, "-o", other)
+    assert other.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--data", "a.npz"), ("--method", "histogram"), ("--samples", 3), ("--providers", "cpu"), ("--threads", 1)],
+)
+def test_merging_refuses_options_that_it_would_ignore(refused, samples, place, option):
+    complaint = refused("calibrate", "--merge", samples, samples, "-o", place, *option)
+    assert f"leave out {option[0]}" in complaint
+
+
+def test_merging_names_all_options_that_it_would_ignore(refused, samples, place):
+    complaint = refused("calibrate", "--merge", samples, samples, "-o", place, "--threads", 1, "--seed", 0)
+    assert "leave out --threads and --seed" in complaint
 
 
 def test_made_up_inputs_are_warned_of(run, model, place):
@@ -71,7 +93,6 @@ def test_odd_tensors_are_warned_of(run, model, place, tmp_path):
 def test_refuses_what_cannot_be_done(refused, model, samples, place):
     assert "method 'kl' is unknown" in refused("calibrate", model, "-o", place, "--data", samples, "--method", "kl")
     assert "2 files to calibrate" in refused("calibrate", model, model, "-o", place)
-    assert "leave out --data" in refused("calibrate", "--merge", samples, samples, "-o", place, "--data", samples)
     assert "1 calibration file is nothing to merge" in refused("calibrate", "--merge", samples, "-o", place)
     assert "samples.npz is no calibration file" in refused("calibrate", "--merge", samples, samples, "-o", place)
     assert "no such file" in refused("calibrate", place.with_name("none.onnx"), "-o", place)

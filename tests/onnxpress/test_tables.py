@@ -79,9 +79,34 @@ def test_counts_why_tensors_carry_codes_or_not():
     report.tensors = {"a": "codes: Conv reads them", "b": "float: it has 9.1 dB", "c": "float: it has 12.0 dB"}
     found = tables.tensors([report], most=1)
     assert found is not None
-    assert [list(row) for row in found.rows] == [["quantize-static", "2", "float: it has … dB"]]
+    assert [list(row) for row in found.rows] == [["quantize-static", "2", "float: it has 9.1 to 12.0 dB"]]
     assert found.notes == ["and 1 more reasons, in the report (--json)"]
     assert tables.tensors([Report("encode")]) is None
+
+
+@pytest.mark.parametrize(
+    ("reasons", "joint"),
+    [
+        (["on codes it has 9.1 dB, layer_sqnr is 20"], "on codes it has 9.1 dB, layer_sqnr is 20"),
+        (["it has 9.1 dB, least 20.5"] * 2, "it has 9.1 dB, least 20.5"),
+        (["it has 9.1 dB, least 20.5", "it has -1.0 dB, least 20.5"], "it has -1.0 to 9.1 dB, least 20.5"),
+        (["it has 9.1 dB", "it has 10.0 dB", "it has -inf dB"], "it has -inf to 10.0 dB"),
+    ],
+)
+def test_shows_the_range_of_figures_in_which_reasons_differ(reasons, joint):
+    report = Report("quantize-static")
+    report.tensors = {str(index): reason for index, reason in enumerate(reasons)}
+    found = tables.tensors([report])
+    assert found is not None
+    assert [list(row) for row in found.rows] == [["quantize-static", str(len(reasons)), joint]]
+
+
+def test_names_with_numbers_in_reasons_are_no_figures():
+    report = Report("quantize-static")
+    report.tensors = {"a": "float: 'layer.1.5' held NaN", "b": "float: 'layer.2.5' held NaN"}
+    found = tables.tensors([report])
+    assert found is not None
+    assert [row[2] for row in found.rows] == list(report.tensors.values())
 
 
 def test_lists_what_hurts_most():
