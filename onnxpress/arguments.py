@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -59,6 +60,21 @@ Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everyt
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write a JSON report; - for standard output, alone there.")
 ]
+
+
+def given_beside(context: typer.Context, *, takes: Collection[str]) -> list[str]:
+    """Options that were typed although they mean nothing here, as their defaults do not tell.
+
+    Args:
+        context: of the command that runs.
+        takes: names of the parameters that mean something.
+    """
+    found = []
+    for each in context.command.params:
+        source = None if each.name is None else context.get_parameter_source(each.name)
+        if each.name not in takes and source is not None and source.name == "COMMANDLINE":
+            found.append(each.opts[0])
+    return found
 
 
 def listed(providers: str) -> list[str]:

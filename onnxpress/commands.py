@@ -23,6 +23,7 @@ from onnxpress.arguments import (
     above_zero,
     check_folder,
     finite,
+    given_beside,
     listed,
 )
 from onnxpress.rewriter.errors import ConfigError, InputError, LimitNotMet
@@ -246,6 +247,7 @@ def bench(
 
 @app.command()
 def calibrate(
+    context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="MODEL", help="An .onnx file; calibration files to --merge.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where the .npz file goes.")],
     data: Data = None,
@@ -265,8 +267,8 @@ def calibrate(
 
     if not merge and len(files) != 1:
         raise ConfigError(f"{len(files)} files to calibrate; give one model, or add --merge to join calibration files")
-    if merge and data is not None:
-        raise ConfigError("--merge joins what was observed before; leave out --data")
+    if merge and (idle := given_beside(context, takes=("files", "output", "merge"))):
+        raise ConfigError(f"--merge joins what was observed before; leave out {' and '.join(idle)}")
     if merge:
         made = observation.merge_files(files, output)
     else:

@@ -88,15 +88,17 @@ def merge_files(parts: Sequence[str | Path], out: str | Path) -> Observation:
 
     Args:
         parts: calibration files made by the same method.
-        out: where the whole goes; it may be one of the parts.
+        out: where the whole goes; none of the parts.
 
     Raises:
-        ConfigError: less than two files, one that is none, or files of different models or methods.
+        ConfigError: less than two files, one that is none, files of different models or methods, or `out` is a part.
         ModelError: the file cannot be written.
     """
     if len(parts) < 2:
         raise ConfigError(f"{len(parts)} calibration file is nothing to merge; give two or more")
     out = Path(out)
+    for part in parts:
+        check_places({"output": out}, sources={"merge": part})
     check_output(out)
     return _saved(reduce(Statistics.merged, (Statistics.load(Path(each)) for each in parts)), out)
 

@@ -17,6 +17,9 @@ from onnxpress.rewriter.errors import ConfigError
 from onnxpress.terminal import Table
 from onnxpress.verification import Verification
 
+_FIGURE = re.compile(r"(?<= )-?(?:\d+\.\d+|inf)(?=[\s,;)]|$)")
+"""A measured number in a reason; one inside a name has no space before it."""
+
 
 def size(nbytes: float) -> str:
     """Bytes as people read them: `1.73 MB`, of 1,000,000 bytes each; three digits."""
@@ -100,9 +103,9 @@ def verification(found: Verification) -> list[Table]:
         [
             short(each.provider),
             output.name,
-            decibel(output.sqnr),
+            decibel(output.sqnr) if output.equal is None else f"{output.equal:.2%} equal",
             f"{output.max_abs_error:.3g}",
-            f"{output.cosine:.6f}",
+            f"{output.cosine:.6f}" if output.equal is None else "",
             "" if output.agreement is None else f"{output.agreement:.2%}",
         ]
         for each in found.providers
@@ -179,15 +182,28 @@ def skips(reports: Sequence[Report], *, most: int = 12) -> Table | None:
 
 
 def tensors(reports: Sequence[Report], *, most: int = 8) -> Table | None:
-    """Why tensors carry codes or not, counted by reason; None where no pass placed codes. The report lists each."""
-    counted = Counter(
-        (report.name, re.sub(r"-?\b\d+\.\d+\b", "…", reason))
-        for report in reports
-        for reason in report.tensors.values()
-    ).most_common()
-    rows = [[name, str(number), reason] for (name, reason), number in counted]
+    """Why tensors carry codes or not, counted by reason; None where no pass placed codes. The report lists each.
+
+    Reasons that differ in figures alone are one, with the range of each figure.
+    """
+    grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for report in reports:
+        for reason in report.tensors.values():
+            grouped.setdefault((report.name, tuple(_FIGURE.split(reason))), []).append(reason)
+    ranked = sorted(grouped.items(), key=lambda each: -len(each[1]))
+    rows = [[name, str(len(reasons)), _joint(words, reasons)] for (name, words), reasons in ranked]
     notes = [f"and {len(rows) - most} more reasons, in the report (--json)"] if len(rows) > most else []
     return Table("tensors", ("pass", ">tensors", "codes or float, and why"), rows[:most], notes) if rows else None
+
+
+def _joint(words: Sequence[str], reasons: Sequence[str]) -> str:
+    """Reasons of the same words as one: `on codes it has 9.1 to 12.0 dB`."""
+    text = words[0]
+    columns = zip(*(_FIGURE.findall(reason) for reason in reasons), strict=True)
+    for figures, after in zip(columns, words[1:], strict=True):
+        low, high = min(figures, key=float), max(figures, key=float)
+        text += (low if float(low) == float(high) else f"{low} to {high}") + after
+    return text
 
 
 def harms(reports: Sequence[Report], *, most: int = 8) -> Table | None:

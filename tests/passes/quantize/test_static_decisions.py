@@ -51,7 +51,7 @@ def test_takes_all_back_where_codes_are_not_faster(outliers, bench, run, monkeyp
     assert not ops & {"QuantizeLinear", "Mul"}
     assert not any(each.action.startswith("smooth: ") for each in result.report.changes)
     assert "on codes the model is only 0.50 times as fast" in result.report.changes[0].action
-    assert sqnr(run(model, x)[0], run(result.model, x)[0]) > 25  # weights alone in 8 bits, one channel fifty times as wide
+    assert sqnr(run(model, x)[0], run(result.model, x)[0]) > 25  # weights of 8 bits
 
 
 def test_keeps_codes_that_are_faster(outliers, bench, monkeypatch):
