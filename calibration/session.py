@@ -152,15 +152,36 @@ class Runner:
         return {node.name: tuple(node.shape) or None for node in self._session.get_outputs()}
 
     @cached_property
-    def output_types(self) -> Mapping[str, str]:
+    def output_types(self) -> dict[str, str]:
         """Type of each output as ONNX Runtime writes it: `tensor(float)`."""
         return {node.name: node.type for node in self._session.get_outputs()}
+
+    @cached_property
+    def input_types(self) -> dict[str, str]:
+        """Type of each input as ONNX Runtime writes it: `tensor(float)`."""
+        return {node.name: node.type for node in self._session.get_inputs()}
+
+    def fitted(self, batch: Batch) -> Batch:
+        """The batch with floats as wide as the inputs are, for a model whose inputs became narrower; the rest as it is.
+
+        What float16 cannot hold becomes infinite.
+        """
+        widths = {
+            name: np.dtype(_ELEMENTS[kind[7:-1]])
+            for name, kind in self.input_types.items()
+            if kind[7:-1] in ("float16", "float", "double")
+        }
+        with np.errstate(over="ignore"):
+            return {
+                name: array.astype(widths[name], copy=False) if name in widths and array.dtype.kind == "f" else array
+                for name, array in batch.items()
+            }
 
     def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run one batch.
 
         Args:
-            batch: an array for every input.
+            batch: an array for every input, cast as `fitted` does.
             outputs: names of the outputs wanted; None for all tensors.
 
         Raises:
@@ -169,7 +190,7 @@ class Runner:
         wanted = list(self.output_names if outputs is None else outputs)
         session = self._session
         try:
-            return dict(zip(wanted, session.run(wanted, dict(batch)), strict=True))
+            return dict(zip(wanted, session.run(wanted, dict(self.fitted(batch))), strict=True))
         except Exception as error:  # its classes are private, and share no base
             raise FeedError(f"{self.name} cannot run this sample: {_one_line(error)}; check its shapes") from error
 
@@ -191,7 +212,7 @@ class Runner:
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._start(options)
             try:
-                session.run(None, dict(batch))
+                session.run(None, dict(self.fitted(batch)))
             except Exception as error:  # as in run
                 raise FeedError(f"{self.name} cannot run this sample: {_one_line(error)}; check its shapes") from error
             finally:

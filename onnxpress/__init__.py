@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from onnxpress.compression import compress
     from onnxpress.inspection import Inspection, inspect
     from onnxpress.outcome import CompressionResult
+    from onnxpress.parity import Verification
     from onnxpress.passes.balance.equalize import Equalize
     from onnxpress.passes.balance.smooth import Smooth
     from onnxpress.passes.base import Pass, PassResult, Workbench
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from onnxpress.recipe import Limits, Recipe
     from onnxpress.rewriter import errors
     from onnxpress.rewriter.model import Model
-    from onnxpress.verification import Verification, verify
+    from onnxpress.verification import verify
 
     __version__: str
 
@@ -91,7 +92,7 @@ _HOMES = {
     "Recipe": "recipe",
     "Model": "rewriter.model",
     "verify": "verification",
-    "Verification": "verification",
+    "Verification": "parity",
 }
 """The module that each name comes from."""
 

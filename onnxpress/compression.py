@@ -15,6 +15,7 @@ from onnxpress.calibration.metrics import Metric, load_metric
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import Runner
 from onnxpress.outcome import CompressionResult, LimitsNotMet, ResultError, Version, cautions, unmet
+from onnxpress.parity import Verification
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.encode.folding import undecoded_nodes
 from onnxpress.passes.normalise import Normalise
@@ -24,7 +25,7 @@ from onnxpress.recipe import Limits, Recipe, load, locate
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError
 from onnxpress.rewriter.model import Model
 from onnxpress.runtime import check_runtime
-from onnxpress.verification import Verification, provider_names, samples_for, verify
+from onnxpress.verification import provider_names, samples_for, verify
 
 PARITY_BATCHES = 64
 """Batches whose outputs are compared at most; the metric sees all samples."""
@@ -88,6 +89,7 @@ def compress(
         raise ConfigError(f"max_drop {limits.max_drop} needs a metric to fall: give top1 or module:function")
     out = Path(out)
     read = {"data": data, "test": test, "recipe": locate(recipe) if isinstance(recipe, str | Path) else None}
+    read |= {f"calibration of {each.name}": getattr(each, "calibration", None) for each in plan.passes}
     check_places({"output": out}, models=[model], sources=read)
     check_output(out)
     with scratch(out) as folder:
@@ -106,7 +108,7 @@ def compress(
         run = _Run(loaded, source, folder / out.name, plan, bench_, judging, bench_seconds)
         run.try_input()
         result = run.result(limits)
-        warnings = [*feed.warnings, *judging.warnings, *run.notes]
+        warnings = [*feed.warnings, *result.verification.warnings, *run.notes]
         warnings += cautions(result, calibrated=data is not None, separate=test is not None)
         result = replace(
             result, warnings=tuple(dict.fromkeys(warnings)), source=None if isinstance(model, Model) else source

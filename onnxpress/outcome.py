@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from onnxpress.benchmark import Benchmark
+from onnxpress.parity import Verification
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.normalise import Normalise
 from onnxpress.passes.report import Report
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import LimitNotMet, OnnxpressError
-from onnxpress.verification import Verification
 
 WORRYING = 10.0
 """SQNR in dB below which outputs differ so much that only a task's own metric can say whether it matters."""
@@ -128,9 +128,10 @@ def cautions(result: CompressionResult, *, calibrated: bool, separate: bool) -> 
 
 def _of_passes(result: CompressionResult) -> Iterator[str]:
     """What passes warn of, and those that came to nothing."""
+    changed = {report.name for report in result.reports if report.changes}  # by one pass or by two that share the work
     for report in result.reports:
         yield from (f"{report.name}: {warning}" for warning in report.warnings)
-        if report.name != Normalise.name and not report.changes:
+        if report.name not in (Normalise.name, *changed):
             yield f"{report.name} changed nothing; the report says why for each weight"
     sparing = any(each.name.startswith(("prune-", "share-")) and each.changes for each in result.reports)
     encoded = any(each.name == Encode.name for each in result.reports)
@@ -141,10 +142,11 @@ def _of_passes(result: CompressionResult) -> Iterator[str]:
 def _of_outputs(result: CompressionResult, option: str) -> Iterator[str]:
     """Outputs, or a metric, that say much or nothing."""
     changed = any(change.error for report in result.reports for change in report.changes)
-    if result.version == "compressed" and changed and result.verification.sqnr == math.inf:
+    judged = all(each.judged for each in result.verification.providers)
+    if result.version == "compressed" and changed and judged and result.verification.sqnr == math.inf:
         yield f"the samples do not reach the changed weights, so nothing is proven; give other samples ({option})"
     for parity in result.verification.providers:
-        if not parity.sqnr >= WORRYING:
+        if parity.judged and not parity.sqnr >= WORRYING:
             yield (
                 f"the outputs on {parity.provider} keep only {parity.sqnr:.1f} dB above the error: judge by a metric "
                 "(--metric), or ask for less"

@@ -10,12 +10,12 @@ from dataclasses import fields
 from onnxpress.benchmark import Benchmark
 from onnxpress.inspection import FAMILIES, Inspection, Layer
 from onnxpress.outcome import CompressionResult
+from onnxpress.parity import Verification
 from onnxpress.passes.registry import find
 from onnxpress.passes.report import Report
 from onnxpress.recipe import Recipe
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.terminal import Table
-from onnxpress.verification import Verification
 
 _FIGURE = re.compile(r"(?<= )-?(?:\d+\.\d+|inf)(?=[\s,;)]|$)")
 """A measured number in a reason; one inside a name has no space before it."""
@@ -223,7 +223,8 @@ def summary(result: CompressionResult) -> Table:
         if each.metric_before is not None:
             name = f"{metric_name(result.verification.metric)}, {short(each.provider)}"
             rows.append([name, number(each.metric_before), number(each.metric_after), _gain(each.drop)])
-        rows.append([f"SQNR, {short(each.provider)}", "", decibel(each.sqnr), "worst output"])
+        told = "worst output" if each.judged else "cannot be judged"
+        rows.append([f"SQNR, {short(each.provider)}", "", decibel(each.sqnr), told])
     for timing in result.benchmarks:
         first, second = duration(timing.first.median), duration(timing.second.median)
         rows.append([f"latency, {short(timing.provider)}", first, second, f"{timing.speedup:.2f} times as fast"])

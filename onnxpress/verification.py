@@ -2,109 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from onnxpress.calibration.batches import Array, Batch
 from onnxpress.calibration.feeds import Feed, open_feed
-from onnxpress.calibration.metrics import Comparison, Metric, load_metric
+from onnxpress.calibration.metrics import Metric, load_metric
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import Runner, provider_name
 from onnxpress.calibration.synthetic import synthesise_runnable
+from onnxpress.parity import OutputParity, OutputSum, ProviderParity, Verification
 from onnxpress.rewriter.errors import ConfigError, ModelError, ProviderError
 from onnxpress.runtime import check_runtime
 
+_FLOATS = {"tensor(float16)", "tensor(bfloat16)", "tensor(float)", "tensor(double)"}
 MADE_UP = 8
 """Batches that are made up where there are no samples."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputParity:
-    """How close one output is to the original's, over all batches.
-
-    Attributes:
-        name: of the output.
-        sqnr: 10·log10(Σ r² / Σ (r − t)²) in dB; inf where equal.
-        max_abs_error: max |r − t|.
-        cosine: −1 to 1.
-        agreement: share of rows whose argmax along the last axis agrees; None where there is none to take.
-    """
-
-    name: str
-    sqnr: float
-    max_abs_error: float
-    cosine: float
-    agreement: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderParity:
-    """Original against result on one provider.
-
-    Attributes:
-        provider: by full name.
-        outputs: one for each output that can be compared.
-        metric_before: of the original; None without a metric.
-        metric_after: of the result.
-        nodes_before: where the original's nodes ran: their number by op type, by provider.
-        nodes_after: the same of the result.
-        batches: that were compared.
-        seconds: that it took.
-    """
-
-    provider: str
-    outputs: tuple[OutputParity, ...]
-    metric_before: float | None
-    metric_after: float | None
-    nodes_before: Mapping[str, Counter[str]]
-    nodes_after: Mapping[str, Counter[str]]
-    batches: int
-    seconds: float
-
-    @property
-    def sqnr(self) -> float:
-        """Of the worst output, in dB; NaN where one output holds NaN or infinities that the original has not."""
-        values = [each.sqnr for each in self.outputs]
-        return math.nan if any(map(math.isnan, values)) else min(values, default=math.inf)
-
-    @property
-    def drop(self) -> float | None:
-        """How far the metric fell."""
-        if self.metric_before is None or self.metric_after is None:
-            return None
-        return self.metric_before - self.metric_after
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The comparison on every provider.
-
-    Attributes:
-        metric: its name, None without.
-        providers: in the order asked for.
-        warnings: what the user must know about the samples.
-    """
-
-    metric: str | None
-    providers: tuple[ProviderParity, ...]
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def sqnr(self) -> float:
-        """Of the worst output on the worst provider, in dB."""
-        values = [each.sqnr for each in self.providers]
-        return math.nan if any(map(math.isnan, values)) else min(values, default=math.inf)
-
-    @property
-    def drop(self) -> float | None:
-        """How far the metric fell on the worst provider; NaN where it is none on one."""
-        drops = [each.drop for each in self.providers if each.drop is not None]
-        return math.nan if any(map(math.isnan, drops)) else max(drops, default=None)
 
 
 def verify(
@@ -144,7 +61,9 @@ def verify(
     with Runner(original, threads=threads) as runner:
         feed = samples_for(runner, data, seed=seed)
     pair = _Pair(Path(original), Path(result), feed, measure, threads, limit, progress or Silent())
-    return Verification(measure.name if measure else None, tuple(map(pair.on, names)), feed.warnings)
+    found = tuple(map(pair.on, names))
+    warnings = dict.fromkeys([*feed.warnings, *(line for each in found for line in each.warnings)])
+    return Verification(measure.name if measure else None, found, tuple(warnings))
 
 
 def provider_names(providers: Sequence[str]) -> tuple[str, ...]:
@@ -214,19 +133,15 @@ class _Pair:
 
     def _compare(self, before: Runner, after: Runner) -> tuple[tuple[OutputParity, ...], int]:
         """Compare the outputs, and count the batches."""
-        sums: dict[str, Comparison] = {}
+        sums: dict[str, OutputSum] = {}
         batches = 0
         for batch in self._batches():
             reference, test = before.run(batch), after.run(batch)
             for name, values in reference.items():
                 if comparable(values):
-                    _add(sums.setdefault(name, Comparison()), name, values, test[name])
+                    sums.setdefault(name, OutputSum(name)).add(values, test[name])
             batches += 1
-        outputs = tuple(
-            OutputParity(name, each.sqnr, each.max_abs_error, each.cosine, each.agreement)
-            for name, each in sums.items()
-        )
-        return outputs, batches
+        return tuple(each.parity() for each in sums.values()), batches
 
     def _batches(self) -> Iterator[Batch]:
         count = self.feed.count
@@ -239,14 +154,12 @@ def comparable(values: Array) -> bool:
     return values.dtype.kind in "fiub"
 
 
-def _add(comparison: Comparison, name: str, reference: Array, test: Array) -> None:
-    try:
-        comparison.update(reference, test)
-    except ValueError as error:
-        raise ModelError(f"output {name!r} came out in two shapes: {error}; the models are not the same") from error
-
-
 def _same_interface(before: Runner, after: Runner) -> None:
+    """Refuse models of other inputs or outputs; floats may be of another width.
+
+    Raises:
+        ModelError: names or types differ.
+    """
     for what, left, right in (
         ("inputs", {each.name for each in before.input_specs}, {each.name for each in after.input_specs}),
         ("outputs", set(before.output_names), set(after.output_names)),
@@ -255,6 +168,14 @@ def _same_interface(before: Runner, after: Runner) -> None:
             raise ModelError(
                 f"{before.name} has the {what} {', '.join(sorted(left))}, {after.name} has {', '.join(sorted(right))}; "
                 "only a model and what became of it can be compared"
+            )
+    old, new = (each.input_types | each.output_types for each in (before, after))
+    for name in (*before.input_types, *before.output_names):
+        kinds = {old[name], new[name]}
+        if len(kinds) > 1 and not kinds <= _FLOATS:
+            raise ModelError(
+                f"{name!r} is {old[name]} in {before.name}, {new[name]} in {after.name}; only a model and what "
+                "became of it can be compared"
             )
 
 

@@ -197,3 +197,6 @@ _RULES: dict[tuple[str, str], dict[int, _AxesOf]] = {
     ("com.microsoft", "FusedMatMul"): {1: _right},
     ("com.microsoft", "Attention"): {1: _right},
 }
+
+OPERATORS = frozenset(op for _, op in _RULES)
+"""Names of the operators that have weights."""

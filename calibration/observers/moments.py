@@ -70,7 +70,9 @@ class SecondMoment:
                 self.ignored += int(len(finite) - np.count_nonzero(finite))
                 rows = rows[:, finite]
             if rows.shape[1]:
-                self._add(rows.transpose(0, 2, 1) @ rows, rows.sum(axis=1, dtype=np.float64), rows.shape[1])
+                with np.errstate(over="ignore"):  # infinite products are for those who use them to refuse
+                    products = rows.transpose(0, 2, 1) @ rows
+                self._add(products, rows.sum(axis=1, dtype=np.float64), rows.shape[1])
 
     def merge(self, other: Self, /) -> None:
         """Take in what another one saw of the same tensor.

@@ -106,6 +106,18 @@ def by_half_quadratic(site: Site, how: How, *, reason: str = "") -> Found:
     return _found(site, how, rows, better, told=told)
 
 
+def can_weigh(site: Site, moment: Floats) -> bool:
+    """Whether float32 holds the layer's squared outputs, so that errors can be weighed by its inputs.
+
+    Raises:
+        RefusalError: the weight holds NaN or infinities.
+    """
+    rows = matrix_of(site)
+    with np.errstate(over="ignore", invalid="ignore"):
+        diagonal = np.trace(moment, axis1=1, axis2=2)
+        return bool(np.isfinite(diagonal).all() and np.isfinite(squared_errors(rows, moment)).all())
+
+
 def by_gptq(site: Site, how: How, moment: Floats) -> Found:
     """Round column by column, each making up for the errors before it."""
     rows = matrix_of(site)

@@ -24,6 +24,7 @@ from onnxpress.passes.blockwise.rounding import (
     by_gptq,
     by_half_quadratic,
     by_nearest,
+    can_weigh,
 )
 from onnxpress.passes.inputs import check_sole
 from onnxpress.passes.kernels.affine import Floats
@@ -64,6 +65,20 @@ def product_of(model: Model, site: Site) -> Use | None:
     standard = (use.node.domain or "") in DEFAULT_DOMAINS
     right = standard and use.node.op in ("MatMul", "Gemm") and use.index == 1 and len(site.shape) == 2
     return use if right and not use.node.attrs.get("transA", 0) and use.graph is model.graph else None
+
+
+def check_usable(model: Model, site: Site, how: How) -> None:
+    """Refuse weights that cannot be codes, or do not get smaller by it.
+
+    Raises:
+        RefusalError: says why.
+    """
+    check_float32(site)
+    check_sole(model, site)
+    count = site.size // max(1, how.block or site.size) + 1
+    least = site.size * how.bits // 8 + count * 2 + OVERHEAD
+    if least >= site.nbytes:
+        raise RefusalError(f"its {site.nbytes} bytes would not get smaller by codes, scales and nodes")
 
 
 class WeightOnly:
@@ -116,14 +131,8 @@ class WeightOnly:
         return f"int{how.bits} {blocks}, {'symmetric' if how.symmetric else 'with zero points'}"
 
     def _is_usable(self, site: Site) -> bool:
-        how = self._how
         try:
-            check_float32(site)
-            check_sole(self._model, site)
-            count = site.size // max(1, how.block or site.size) + 1
-            least = site.size * how.bits // 8 + count * 2 + OVERHEAD
-            if least >= site.nbytes:
-                raise RefusalError(f"its {site.nbytes} bytes would not get smaller by codes, scales and nodes")
+            check_usable(self._model, site, self._how)
         except RefusalError as refusal:
             self._report.skip(site.name, str(refusal))
             return False
@@ -146,24 +155,36 @@ class WeightOnly:
             for site in bundle.sites:
                 self._alone(site, reason=bundle.reason)
             return
+        sites = [site for site in bundle.sites if self._is_weighed(site, moment)]
         if self._how.method == "awq":
-            self._by_factors(bundle, moment)
+            self._by_factors(sites, moment)
             return
-        for site in bundle.sites:
+        for site in sites:
             try:
                 self._write(site, by_gptq(site, self._how, moment))
             except RefusalError as refusal:
                 self._report.skip(site.name, str(refusal))
 
-    def _by_factors(self, bundle: Bundle, moment: Floats) -> None:
+    def _is_weighed(self, site: Site, moment: Floats) -> bool:
+        """Whether errors of a site can be weighed by its inputs; one that cannot is done otherwise."""
+        try:
+            if can_weigh(site, moment):
+                return True
+        except RefusalError as refusal:
+            self._report.skip(site.name, str(refusal))
+        else:
+            self._alone(site, reason="the squares of what it reads and gives are too large for float32")
+        return False
+
+    def _by_factors(self, sites: Sequence[Site], moment: Floats) -> None:
         """By AWQ: what runs on codes shares the factors of its input, what is decoded at load has its own."""
-        products = [site for site in bundle.sites if self._product(site)]
+        products = [site for site in sites if self._product(site)]
         together = [products] if products else []
-        for sites in [*together, *([site] for site in bundle.sites if not self._product(site))]:
+        for part in [*together, *([site] for site in sites if not self._product(site))]:
             try:
-                self._scaled(sites, moment)
+                self._scaled(part, moment)
             except RefusalError as refusal:
-                for site in sites:
+                for site in part:
                     self._report.skip(site.name, str(refusal))
 
     def _scaled(self, sites: list[Site], moment: Floats) -> None:

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.blockwise.rounding import METHODS, NEED_SAMPLES, How
-from onnxpress.passes.blockwise.weight_only import MERGED_BLOCKS, WeightOnly, product_of
+from onnxpress.passes.blockwise.rounding import METHODS, NEED_SAMPLES, How, matrix_of
+from onnxpress.passes.blockwise.weight_only import MERGED_BLOCKS, WeightOnly, check_usable, product_of
 from onnxpress.passes.encode.functions import OLDEST_OPSET
 from onnxpress.passes.quantize.options import check_flag
 from onnxpress.passes.quantize.proof import prove
 from onnxpress.passes.quantize.storage import note_quantized, store
 from onnxpress.passes.report import Report
-from onnxpress.passes.selection import SitePass, check_choice, wrong
+from onnxpress.passes.selection import RefusalError, SitePass, check_choice, wrong
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.errors import FeedError, ModelError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.opset import raise_opset
+from onnxpress.rewriter.sites import Site
 
 FORMS = ("auto", "run", "load")
 _OPSETS = {8: 21, 4: 21, 2: 25}
@@ -126,7 +127,10 @@ class QuantizeWeights(SitePass):
             ModelError: it cannot be raised.
         """
         form = "load" if self.form == "auto" and (self.bits == 8 or not self._how.block) else self.form
-        sites = self.candidates(model, self.report())
+        newest = OLDEST_OPSET if form == "load" else max(OLDEST_OPSET, _OPSETS[self.bits])
+        if model.opset >= newest:
+            return form
+        sites = [site for site in self.candidates(model, self.report()) if self._is_usable(model, site)]
         if form != "load" and any(product_of(model, site) for site in sites):
             try:
                 self._raise(model, _OPSETS[self.bits], f"a blocked DequantizeLinear of {self.bits} bits", report)
@@ -138,6 +142,15 @@ class QuantizeWeights(SitePass):
         if sites:
             self._raise(model, OLDEST_OPSET, "what decodes weights", report)
         return form
+
+    def _is_usable(self, model: Model, site: Site) -> bool:
+        """Whether a site will change: for others the opset stays, and `WeightOnly` tells why they do not."""
+        try:
+            check_usable(model, site, self._how)
+            matrix_of(site)
+        except RefusalError:
+            return False
+        return True
 
     def _raise(self, model: Model, version: int, why: str, report: Report) -> None:
         old = model.opset

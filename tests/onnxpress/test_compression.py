@@ -11,7 +11,9 @@ import pytest
 from onnxpress import compression
 from onnxpress.compression import compress
 from onnxpress.outcome import LimitsNotMet, ResultError
+from onnxpress.passes.blockwise.weights import QuantizeWeights
 from onnxpress.passes.encode.encode import Encode
+from onnxpress.passes.narrow.float16 import ConvertFloat16
 from onnxpress.passes.normalise import Normalise
 from onnxpress.passes.prune.magnitude import PruneMagnitude
 from onnxpress.passes.share.kmeans import ShareKMeans
@@ -76,6 +78,20 @@ def test_warns_where_little_is_left_of_the_outputs(model, out, samples, halve):
 def test_says_that_a_pass_changed_nothing(model, out, samples):
     result = compress(model, out, recipe=[ShareKMeans(bits=2, include=("no such layer",))], data=samples)
     assert "share-kmeans changed nothing; the report says why for each weight" in result.warnings
+
+
+def test_two_passes_of_a_name_may_share_the_work(model, out, samples):
+    passes = [QuantizeWeights(exclude=("Conv",)), QuantizeWeights(include=("Conv",))]
+    result = compress(model, out, recipe=passes, data=samples, bench_seconds=QUICK)
+    assert [bool(each.changes) for each in result.reports[1:]] == [True, False]
+    assert not any("nothing" in each or "leave none" in each for each in result.warnings)
+
+
+def test_narrower_inputs_are_verified_and_timed(model, out, samples):
+    narrow = ConvertFloat16(form="compute", keep_io=False)
+    result = compress(model, out, recipe=[narrow], data=samples, metric="top1", bench_seconds=QUICK)
+    assert Model.load(out).inputs[0].dtype == np.float16
+    assert 40 < result.verification.sqnr < 90
 
 
 def test_warns_where_the_result_is_larger(model, out, samples, bloat):

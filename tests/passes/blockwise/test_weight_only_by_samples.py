@@ -109,3 +109,14 @@ def test_convolutions_in_groups(build, run, bench, random):
         result = QuantizeWeights(bits=4, method=method)(model, bench(model, x))
         assert told in result.report.changes[0].action
         assert relative(run(result.model, x)[0], run(model, x)[0]) < 0.15
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_inputs_too_large_to_square_are_rounded_otherwise(build, run, bench, random, method):
+    model = build(
+        [node("MatMul", ["x", "w"], ["y"])], {"w": random.standard_normal((64, 32)).astype(np.float32)}, x=("n", 64)
+    )
+    x = 1e20 * random.standard_normal((8, 64)).astype(np.float32)
+    result = QuantizeWeights(bits=4, method=method)(model, bench(model, x))
+    assert "too large for float32" in result.report.changes[-1].action
+    assert relative(run(result.model, x)[0] / 1e20, run(model, x)[0] / 1e20) < 0.2

@@ -99,3 +99,13 @@ class TestWhereTheOpsetCannotBeRaised:
     def test_asking_for_codes_that_run_is_an_error(self, stuck):
         with pytest.raises(ModelError, match="no adapter; set form load"):
             QuantizeWeights(bits=4, form="run")(stuck)
+
+
+@pytest.mark.parametrize(("kind", "odd"), [(np.float16, 1.0), (np.float32, np.nan)])
+def test_the_opset_stays_where_no_weight_changes(build, kind, odd):
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    weight = np.full((64, 64), odd, kind)
+    model = build([node("MatMul", ["x", "w"], ["y"])], {"w": weight}, x=("n", 64), dtype=element, gives=element)
+    result = QuantizeWeights(bits=4)(model)
+    assert (result.report.changes, result.model.opset) == ([], model.opset)
+    assert len(result.report.skips) == 1
