@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxpress.artifact import Artifact, check_output, check_places, deliver, files_of, scratch
-from onnxpress.benchmark import Benchmark, bench
-from onnxpress.calibration.feeds import Feed
+from onnxpress.artifact import check_output, check_places, deliver, files_of, scratch
 from onnxpress.calibration.metrics import Metric, load_metric
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import Runner
-from onnxpress.outcome import CompressionResult, LimitsNotMet, ResultError, Version, cautions, unmet
-from onnxpress.parity import Verification
+from onnxpress.making import Making
+from onnxpress.outcome import CompressionResult, LimitsNotMet, cautions
 from onnxpress.passes.base import Pass, Workbench
-from onnxpress.passes.encode.folding import undecoded_nodes
-from onnxpress.passes.normalise import Normalise
-from onnxpress.passes.pipeline import Pipeline
-from onnxpress.passes.report import Report
 from onnxpress.recipe import Limits, Recipe, load, locate
-from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError
+from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.runtime import check_runtime
-from onnxpress.verification import provider_names, samples_for, verify
-
-PARITY_BATCHES = 64
-"""Batches whose outputs are compared at most; the metric sees all samples."""
+from onnxpress.verification import provider_names, samples_for
 
 
 def compress(
@@ -81,34 +71,28 @@ def compress(
     """
     began = time.perf_counter()
     check_runtime()
-    names = provider_names(providers)
-    plan = recipe if isinstance(recipe, Recipe) else _recipe(recipe)
-    measure = load_metric(metric) if isinstance(metric, str) else metric
-    limits = _merged(plan.limits, limits)
-    if limits.max_drop is not None and measure is None:
-        raise ConfigError(f"max_drop {limits.max_drop} needs a metric to fall: give top1 or module:function")
+    order = _order(recipe, metric, limits)
     out = Path(out)
-    read = {"data": data, "test": test, "recipe": locate(recipe) if isinstance(recipe, str | Path) else None}
-    read |= {f"calibration of {each.name}": getattr(each, "calibration", None) for each in plan.passes}
-    check_places({"output": out}, models=[model], sources=read)
+    check_places({"output": out}, models=[model], sources=_read(recipe, data, test, order.recipe.passes))
     check_output(out)
+    told = Workbench(
+        metric=order.metric,
+        providers=provider_names(providers),
+        threads=threads,
+        seed=seed,
+        progress=progress or Silent(),
+    )
     with scratch(out) as folder:
         source, loaded = _source(model, folder)
         with Runner(source, threads=threads) as runner:
             feed = samples_for(runner, data, limit=samples, seed=seed)
             judging = feed if test is None else samples_for(runner, test, seed=seed)
-        bench_ = Workbench(
-            feed=feed,
-            metric=measure,
-            providers=names,
-            threads=threads,
-            seed=seed,
-            progress=progress or Silent(),
+        making = Making(
+            loaded, source, folder / out.name, order.recipe, replace(told, feed=feed), judging, bench_seconds
         )
-        run = _Run(loaded, source, folder / out.name, plan, bench_, judging, bench_seconds)
-        run.try_input()
-        result = run.result(limits)
-        warnings = [*feed.warnings, *result.verification.warnings, *run.notes]
+        making.try_input()
+        result = making.result(order.limits)
+        warnings = [*feed.warnings, *result.verification.warnings, *making.notes]
         warnings += cautions(result, calibrated=data is not None, separate=test is not None)
         result = replace(
             result, warnings=tuple(dict.fromkeys(warnings)), source=None if isinstance(model, Model) else source
@@ -122,152 +106,33 @@ def compress(
     return result
 
 
-@dataclass(slots=True)
-class _Run:
-    """One compression, up to the finished file in the scratch folder.
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is wanted."""
 
-    Attributes:
-        notes: warnings that came up on the way.
-    """
-
-    model: Model
-    source: Path
-    made: Path
     recipe: Recipe
-    bench: Workbench
-    judging: Feed
-    seconds: float
-    notes: list[str] = field(default_factory=list)
+    metric: Metric | None
+    limits: Limits
 
-    def try_input(self) -> None:
-        """Run the input once on each provider: what fails here is no fault of the passes.
 
-        Raises:
-            ModelError: it cannot be run.
-            FeedError: it cannot run these samples.
-            ProviderError: a provider is missing or was silently replaced.
-        """
-        first = next(iter(self.judging))
-        for each in self.bench.providers:
-            with Runner(self.source, providers=[each], threads=self.bench.threads) as runner:
-                runner.run(first)
+def _order(recipe: str | Path | Recipe | Sequence[Pass], metric: Metric | str | None, limits: Limits | None) -> _Order:
+    """What is wanted, once it is clear that it can be measured.
 
-    def result(self, limits: Limits) -> CompressionResult:
-        """Make the model, choose what is delivered, and measure that."""
-        reports = self._make()
-        version = self._choose()
-        benchmarks = self._bench(self.source)
-        if self.recipe.goal == "latency" and (slower := [each for each in benchmarks if each.quartiles[1] < 1]):
-            self._take(self.source)
-            self.notes.append(
-                f"the {version} model is slower than the input ({slower[0].pace}), so the input is delivered"
-            )
-            version, benchmarks = "original", self._bench(self.source)
-        before, after = Artifact.of(self.source), Artifact.of(self.made)
-        verification = self._verify()
-        result = CompressionResult(
-            source=self.source,
-            path=None,
-            recipe=self.recipe,
-            version=version,
-            bytes_before=before.nbytes,
-            bytes_after=after.nbytes,
-            hashes_before=before.hashes(),
-            hashes_after=after.hashes(),
-            reports=reports,
-            verification=verification,
-            benchmarks=benchmarks,
-        )
-        return replace(result, unmet=tuple(unmet(result, limits)))
+    Raises:
+        ConfigError: a recipe or metric that cannot be used.
+    """
+    plan = recipe if isinstance(recipe, Recipe) else _recipe(recipe)
+    measure = load_metric(metric) if isinstance(metric, str) else metric
+    merged = _merged(plan.limits, limits)
+    if merged.max_drop is not None and measure is None:
+        raise ConfigError(f"max_drop {merged.max_drop} needs a metric to fall: give top1 or module:function")
+    return _Order(plan, measure, merged)
 
-    @property
-    def normalised(self) -> Path:
-        """Where the model waits that has only been normalised."""
-        return self.made.parent / "normalised" / self.made.name
 
-    def _make(self) -> tuple[Report, ...]:
-        first, rest = _split(self.recipe.passes)
-        start = Pipeline(first)(self.model, self.bench)
-        if self.recipe.goal:
-            self.normalised.parent.mkdir()
-            start.model.save(self.normalised)
-        end = Pipeline(rest, normalise=False)(start.model, self.bench)
-        end.model.save(self.made)
-        self._try()
-        return start.reports + end.reports
-
-    def _try(self) -> None:
-        """Run the result once.
-
-        Raises:
-            ResultError: it does not run.
-        """
-        try:
-            with Runner(self.made, threads=self.bench.threads) as runner:
-                runner.run(next(iter(self.judging)))
-        except (ModelError, FeedError) as error:
-            names = ", ".join(each.name for each in self.recipe.passes)
-            raise ResultError(f"the passes {names} made a model that does not run: {error}") from error
-        if left := undecoded_nodes(self.made):
-            self.notes.append(
-                f"this ONNX Runtime does not decode {len(left)} weights while it loads the model ({left[0]}, …): it "
-                "decodes them in every run; `onnxpress decode` writes a model that it need not"
-            )
-
-    def _choose(self) -> Version:
-        """Keep what is best in the goal, and say so where that is not the compressed model."""
-        if self.recipe.goal == "latency":
-            slowest = min(self._bench(self.normalised), key=lambda each: each.quartiles[0])
-            if not slowest.quartiles[0] > 1:
-                self._take(self.normalised)
-                self.notes.append(
-                    f"the compressed model is not faster than the normalised one beyond noise ({slowest.pace}), so "
-                    "the normalised model is delivered"
-                )
-                return "normalised"
-        if self.recipe.goal == "size":
-            sizes = {self.made: "compressed", self.normalised: "normalised", self.source: "original"}
-            smallest = min(sizes, key=lambda path: Artifact.of(path).nbytes)
-            if smallest != self.made:
-                self._take(smallest)
-                self.notes.append(
-                    f"the compressed model is larger than the {sizes[smallest]} one, so that one is delivered"
-                )
-                return "normalised" if smallest == self.normalised else "original"
-        return "compressed"
-
-    def _take(self, path: Path) -> None:
-        """Put a copy of another model in the place of the result."""
-        for file in Artifact.of(self.made).files:
-            file.unlink()
-        if path == self.source:
-            self.model.save(self.made)
-            return
-        for file in Artifact.of(path).files:
-            shutil.move(file, self.made.parent / file.name)
-
-    def _verify(self) -> Verification:
-        return verify(
-            self.source,
-            self.made,
-            data=self.judging,
-            metric=self.bench.metric,
-            providers=self.bench.providers,
-            threads=self.bench.threads,
-            limit=PARITY_BATCHES,
-            progress=self.bench.progress,
-        )
-
-    def _bench(self, reference: Path) -> tuple[Benchmark, ...]:
-        return bench(
-            reference,
-            self.made,
-            data=self.judging,
-            providers=self.bench.providers,
-            threads=self.bench.threads,
-            seconds=self.seconds,
-            progress=self.bench.progress,
-        )
+def _read(recipe: object, data: object, test: object, passes: Sequence[Pass]) -> dict[str, object]:
+    """All that is read besides the model, by what it is for."""
+    read = {"data": data, "test": test, "recipe": locate(recipe) if isinstance(recipe, str | Path) else None}
+    return read | {f"calibration of {each.name}": getattr(each, "calibration", None) for each in passes}
 
 
 def _recipe(source: object) -> Recipe:
@@ -282,12 +147,6 @@ def _recipe(source: object) -> Recipe:
             )
         passes.append(each)
     return Recipe(name="passes", passes=tuple(passes))
-
-
-def _split(passes: Sequence[Pass]) -> tuple[list[Pass], list[Pass]]:
-    """How to normalise, and all that comes after it."""
-    own = [each for each in passes if isinstance(each, Normalise)][:1]
-    return list(own or [Normalise()]), [each for each in passes if not (own and each is own[0])]
 
 
 def _merged(stated: Limits, replacing: Limits | None) -> Limits:

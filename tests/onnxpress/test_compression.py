@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from onnxpress import compression
+from onnxpress import making
 from onnxpress.compression import compress
 from onnxpress.outcome import LimitsNotMet, ResultError
 from onnxpress.passes.blockwise.weights import QuantizeWeights
@@ -118,14 +118,14 @@ def test_goal_latency_takes_a_slower_model_back(model, out, samples, slow):
 @pytest.fixture
 def timed(monkeypatch):
     """Timing that gives the quartiles it is told, one pair after the other."""
-    real, told = compression.bench, []
+    real, told = making.bench, []
 
     def bench(*arguments, **options):
         (found,) = real(*arguments, **{**options, "seconds": 0.01})
         low, high = told.pop(0)
         return (replace(found, speedup=(low + high) / 2, quartiles=(low, high)),)
 
-    monkeypatch.setattr(compression, "bench", bench)
+    monkeypatch.setattr(making, "bench", bench)
     return told
 
 
