@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.rewriter.decode import tensor_type
 from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.walk import nodes
 from onnxpress.rewriter.weights import values_of
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ def infer_shapes(model: Model) -> Shapes:
     inferred = _by_onnx(proto)
     shapes = Shapes()
     _collect(model.graph, inferred.graph, shapes)
-    if any(shapes.shape(t) is None for n in model.graph.nodes for t in n.outputs if t.name):
+    unknown = [n for _, n in nodes(model.graph) if any(shapes.shape(t) is None for t in n.outputs if t.name)]
+    # the symbolic inference (seen in ONNX Runtime 1.32) gives an If the shape of one branch where branches disagree
+    if unknown and not any(node.op == "If" for node in unknown):
         better = _by_symbols(inferred)
         if better is not None:
             _collect(model.graph, better.graph, shapes)
