@@ -76,7 +76,7 @@ def cut(
     kept = []
     for node in reversed(_nodes(model.graph, after or {})):
         if not needed.isdisjoint(node.output):
-            needed.update(_names_read(node))
+            needed.update(names_read(node))
             kept.append(node)
     part = _copy(model, without={"graph"})
     part.graph.CopyFrom(_copy(model.graph, without={"node", "initializer", "output"}))
@@ -92,6 +92,52 @@ def cut(
             part.graph.initializer.append(weight)
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     return part
+
+
+def between(
+    model: onnx.ModelProto, given: Mapping[str, onnx.ValueInfoProto], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """Copy the part of a model that computes `outputs` from tensors that are there already, which become its inputs.
+
+    It has no other inputs than those it reads, and weights that the model lists as inputs. Types of its outputs are
+    left out: ONNX Runtime infers them.
+
+    Args:
+        model: the model, left as it is.
+        given: what is there, with types, by name; inputs of the model are given by declaring them here.
+        outputs: names of tensors that nodes write, none of them given.
+    """
+    import onnx
+
+    kept = nodes_between(model.graph, given, outputs)
+    needed = {name for node in kept for name in names_read(node)}
+    part = _copy(model, without={"graph"})
+    part.graph.CopyFrom(_copy(model.graph, without={"node", "initializer", "input", "output", "value_info"}))
+    part.graph.node.extend(kept)
+    for node in part.graph.node:
+        for index, name in enumerate(node.output):
+            if name in given:  # an input has that name now; the node is run for another output
+                node.output[index] = f"{name}/again"
+    weights = [weight for weight in model.graph.initializer if weight.name in needed]
+    part.graph.initializer.extend(weights)
+    names = {weight.name for weight in weights}  # before IR version 4, each of them is an input, too
+    part.graph.input.extend(value for value in model.graph.input if value.name in names)
+    part.graph.input.extend(value for name, value in given.items() if name in needed)
+    written = {name for node in kept for name in node.output} - set(given)
+    part.graph.value_info.extend(value for value in model.graph.value_info if value.name in written - set(outputs))
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return part
+
+
+def nodes_between(graph: onnx.GraphProto, given: Collection[str], outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    """The nodes that compute `outputs` from tensors that are there already, in order."""
+    needed = set(outputs)
+    kept = []
+    for node in reversed(graph.node):
+        if any(name in needed and name not in given for name in node.output):
+            needed.update(names_read(node))
+            kept.append(node)
+    return kept[::-1]
 
 
 def _nodes(graph: onnx.GraphProto, after: Mapping[str, Sequence[onnx.NodeProto]]) -> list[onnx.NodeProto]:
@@ -120,11 +166,11 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def _names_read(node: onnx.NodeProto) -> Iterable[str]:
+def names_read(node: onnx.NodeProto) -> Iterable[str]:
     """What a node reads, also inside its branches and loops; names of theirs do no harm."""
     yield from node.input
     for attribute in node.attribute:
         for graph in [attribute.g] * attribute.HasField("g") + list(attribute.graphs):
             for inner in graph.node:
-                yield from _names_read(inner)
+                yield from names_read(inner)
             yield from (value.name for value in graph.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxpress.rewriter.model import Model
+    from onnxpress.rewriter.skeleton import Skeleton
     from onnxpress.rewriter.weights import Values
 
 INLINE = 64 * 2**20
@@ -42,44 +44,71 @@ def loaded(model: Path | bytes | Model) -> Iterator[tuple[onnx.ModelProto, Path 
     elif isinstance(model, Path):
         yield read_model(model), model.parent
     else:
-        placed = _in_place(model)
-        if placed is not None:
-            yield placed
-            return
-        with TemporaryDirectory(prefix="onnxpress-") as folder:
-            path = Path(folder) / "model.onnx"
-            model.save(path, external_data=True)
-            yield read_model(path), path.parent
+        with placed(model.skeleton()) as found:
+            yield found
 
 
-def _in_place(model: Model) -> tuple[onnx.ModelProto, Path | None] | None:
-    """The message with weights where they lie, small ones inside it; None where there are too many others."""
-    import io
+@contextmanager
+def placed(skeleton: Skeleton) -> Iterator[tuple[onnx.ModelProto, Path | None]]:
+    """The message of a skeleton, and the folder of its external data; what had to be written is removed at the end.
 
+    Args:
+        skeleton: whose message is filled in; of its table, only what the message marks is looked at.
+
+    Raises:
+        ModelError: no room to write.
+    """
+    from onnxpress.rewriter.save import save_skeleton
+
+    folder = _fill(skeleton)
+    if folder is not _TOO_LARGE:
+        yield skeleton.proto, folder
+        return
+    with TemporaryDirectory(prefix="onnxpress-") as made:
+        path = Path(made) / "model.onnx"
+        save_skeleton(skeleton, path, external=True)
+        yield read_model(path), path.parent
+
+
+_TOO_LARGE = Path()
+
+
+def _fill(skeleton: Skeleton) -> Path | None:
+    """Leave weights where they lie, and put small ones into the message; return the folder of the others.
+
+    Returns:
+        `_TOO_LARGE`, and the message as it was, where too many are neither.
+    """
     from onnxpress.rewriter.skeleton import is_marked, tensors
 
-    skeleton = model.skeleton()
     folder: Path | None = None
     room = INLINE
+    outside: list[tuple[onnx.TensorProto, Path, int, int]] = []
+    inside: list[tuple[onnx.TensorProto, Values]] = []
     for tensor in filter(is_marked, tensors(skeleton.proto.graph)):
         values = skeleton.values(tensor)
         if values is None:
             continue
-        tensor.ClearField("external_data")
         place = _place(values)
         if place is not None and folder in (None, place[0].parent):
             folder = place[0].parent
-            for key, value in (("location", place[0].name), ("offset", place[1]), ("length", values.nbytes)):
-                tensor.external_data.add(key=key, value=str(value))
-            continue
-        room -= values.nbytes
-        if room < 0:
-            return None
+            outside.append((tensor, *place, values.nbytes))
+        else:
+            room -= values.nbytes
+            inside.append((tensor, values))
+    if room < 0:
+        return _TOO_LARGE
+    for tensor, path, offset, length in outside:
+        tensor.ClearField("external_data")
+        for key, value in (("location", path.name), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+    for tensor, values in inside:
+        tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         content = io.BytesIO()
         values.write(content)
         tensor.raw_data = content.getvalue()
-    return skeleton.proto, folder
+    return folder
 
 
 def _place(values: Values) -> tuple[Path, int] | None:

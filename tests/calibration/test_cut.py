@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxpress.calibration.cut import check_tensors, cut, opset_of, read_model
+from onnxpress.calibration.cut import between, check_tensors, cut, nodes_between, opset_of, read_model
 from onnxpress.calibration.session import Runner
 from onnxpress.rewriter.errors import ConfigError, ModelError
 
@@ -100,3 +100,54 @@ def test_a_light_part_has_inputs_in_place_of_large_weights(save_model, listed):
     assert [value.name for value in light.graph.input] == ["x", "w"]
     assert [weight.name for weight in light.graph.initializer] == ["b"]
     assert Runner(light.SerializeToString()).output_shapes == {"y": ("n", 20)}
+
+
+def declared(name, *shape):
+    return {name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)}
+
+
+def chain(save_model):
+    """x -> a, b (a Split) -> c = a @ w -> y = b + c + v."""
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1),
+        helper.make_node("MatMul", ["a", "w"], ["c"]),
+        helper.make_node("Add", ["b", "c"], ["d"]),
+        helper.make_node("Add", ["d", "v"], ["y"]),
+    ]
+    weights = {"w": np.eye(2, dtype=np.float32), "v": np.ones(2, np.float32)}
+    return read_model(save_model(nodes, {"x": ["n", 4]}, ["y"], weights=weights, opset=17))
+
+
+def test_a_part_between_reads_what_is_given_and_nothing_above(save_model):
+    part = between(chain(save_model), declared("c", "n", 2) | declared("b", "n", 2) | declared("x", "n", 4), ["y"])
+    assert [node.op_type for node in part.graph.node] == ["Add", "Add"]
+    assert [value.name for value in part.graph.input] == ["c", "b"]
+    assert [weight.name for weight in part.graph.initializer] == ["v"]
+    ones = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(Runner(part.SerializeToString()).run({"b": ones, "c": ones})["y"], 3 * ones)
+
+
+def test_a_node_runs_again_for_another_output_than_the_one_that_is_given(save_model):
+    part = between(chain(save_model), declared("a", "n", 2) | declared("x", "n", 4), ["y"])
+    assert [node.op_type for node in part.graph.node] == ["Split", "MatMul", "Add", "Add"]
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    found = Runner(part.SerializeToString()).run({"x": x, "a": 0 * x[:, :2]})["y"]
+    np.testing.assert_array_equal(found, x[:, 2:] + 1)
+
+
+def test_a_part_between_lists_weights_as_inputs_where_the_model_does(save_model):
+    model = chain(save_model)
+    model.ir_version = 3
+    model.graph.input.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims) for name, dims in (("w", [2, 2]), ("v", [2]))
+    )
+    part = between(model, declared("d", "n", 2), ["y"])
+    assert [value.name for value in part.graph.input] == ["v", "d"]
+    ones = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(Runner(part.SerializeToString()).run({"d": ones})["y"], 2 * ones)
+
+
+def test_nodes_between_stop_at_what_is_given(save_model):
+    graph = chain(save_model).graph
+    assert [node.op_type for node in nodes_between(graph, {"c", "x"}, ["y"])] == ["Split", "Add", "Add"]
+    assert nodes_between(graph, {"y"}, ["y"]) == []

@@ -1,0 +1,193 @@
+"""The normal equations of linear layers: what each should give, of what it reads in a model that is being pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnxpress.calibration.feeds import Feed
+from onnxpress.calibration.relay import Relay
+from onnxpress.passes.base import Workbench
+from onnxpress.passes.inputs import Reading, check_sole, reading_of
+from onnxpress.passes.kernels.least_squares import Normal
+from onnxpress.passes.row_sums import Indices, Plan, Shown, Sums, Target
+from onnxpress.passes.selection import Layout, RefusalError
+from onnxpress.rewriter.errors import ConfigError, FeedError
+from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.sites import Site, Use, find_sites
+
+ROWS = 8192
+"""Rows of what a layer reads that its equations are summed over, unless stated otherwise."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """The equations of a layer, parted by samples.
+
+    With x the rows that the layer reads in the model as it is, y is what its product W·x must give for the layer to
+    give what the original does: the original's product of the original's rows, plus what its bias is more.
+
+    Attributes:
+        fit: of the samples to fit.
+        held_out: of those to judge by.
+    """
+
+    fit: Normal
+    held_out: Normal
+
+    @property
+    def total(self) -> Normal:
+        """The equations of all samples."""
+        return self.fit + self.held_out
+
+
+def equations(
+    model: Model,
+    original: Model,
+    sites: Sequence[Site],
+    bench: Workbench,
+    *,
+    held_out: float = 0.25,
+    rows: int = ROWS,
+    kept_out: Mapping[str, Indices] | None = None,
+) -> Iterator[tuple[Site, Pair | RefusalError]]:
+    """The equations of one layer after the other, each of what it reads in the model as it is at that step.
+
+    Layers come in graph order, but those that read the same come together, so their moments are summed once. Between
+    two steps the caller may give the site that was yielded last another weight or bias, and nothing else.
+
+    Args:
+        model: being pruned; tensors are called as in the original.
+        original: gives the outputs that are wanted; not changed meanwhile.
+        sites: weights of the model, in any order.
+        bench: brings the samples.
+        held_out: part of the samples that is kept for judging.
+        rows: taken of all samples for a layer, evenly spread; four for each of its inputs, where that is more.
+        kept_out: which rows of the original's matrix of a weight (`Layout.to_rows`) its matrix still has, by name of
+            the site; sites that are not named have all.
+
+    Yields:
+        Every site, with its equations, or the reason why it has none.
+
+    Raises:
+        FeedError: there are no samples.
+        ValueError: `held_out` not in (0, 1), or no rows.
+    """
+    if bench.feed is None:
+        raise FeedError("layers are refitted on samples; give some with --data")
+    if not 0 < held_out < 1 or rows < 1:
+        raise ValueError(f"held_out {held_out} must lie in (0, 1), rows {rows} be 1 or more")
+    plan = Plan(held_out, rows, _count(bench.feed))
+    steps = _steps(model, original, sites, kept_out or {})
+    with (
+        Relay(bench.feed, providers=bench.providers, threads=bench.threads) as ours,
+        Relay(bench.feed, providers=bench.providers, threads=bench.threads) as theirs,
+    ):
+        for step in bench.progress.track(steps, label="layers", total=len(steps)):
+            if isinstance(step, tuple):
+                yield step
+                continue
+            found = _pairs(step, plan, _Side(model, ours), _Side(original, theirs))
+            for index, layer in enumerate(step):
+                yield layer.site, found if isinstance(found, RefusalError) else found[index]
+
+
+def _count(feed: Feed) -> int:
+    return feed.count if feed.count is not None else max(1, sum(1 for _ in feed))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """A site and its counterpart in the original.
+
+    Attributes:
+        site: of the model.
+        twin: of the original.
+        chosen: rows of the original's matrix that are wanted; None for all.
+        readings: of model and original, one for each use that reads something else.
+    """
+
+    site: Site
+    twin: Site
+    chosen: Indices | None
+    readings: tuple[tuple[Reading, Reading], ...]
+
+
+_Step = list[_Layer] | tuple[Site, RefusalError]
+"""Layers that read the same, or one that is refused."""
+
+
+def _steps(model: Model, original: Model, sites: Sequence[Site], kept_out: Mapping[str, Indices]) -> list[_Step]:
+    """All layers in graph order, those that read the same together."""
+    twins = {(_key(use), use.index): (each, use) for each in find_sites(original) for use in each.uses}
+    order = {id(node): index for index, node in enumerate(model.graph.nodes)}
+    steps: list[_Step] = []
+    by_readings: dict[tuple[tuple[Reading, Reading], ...], list[_Layer]] = {}
+    for site in sorted(sites, key=lambda each: order.get(id(each.node), len(order))):
+        try:
+            check_sole(model, site)
+            layer = _layer(site, kept_out.get(site.name), *_counterpart(model, original, site, twins))
+        except RefusalError as refusal:
+            steps.append((site, refusal))
+            continue
+        if layer.readings not in by_readings:
+            by_readings[layer.readings] = []
+            steps.append(by_readings[layer.readings])
+        by_readings[layer.readings].append(layer)
+    return steps
+
+
+def _key(use: Use) -> str:
+    return str(use.node.outputs[0].name)
+
+
+def _counterpart(
+    model: Model, original: Model, site: Site, twins: Mapping[tuple[str, int], tuple[Site, Use]]
+) -> tuple[Site, tuple[tuple[Reading, Reading], ...]]:
+    """The site of the original whose users write the same tensors, and what the users read in both models."""
+    readings: dict[tuple[Reading, Reading], None] = {}
+    found: list[Site] = []
+    for use in site.uses:
+        ours = reading_of(model, use)
+        twin, other = twins.get((_key(use), use.index), (None, None))
+        if twin is None or other is None or any(each is not twin for each in found):
+            raise RefusalError(f"the original has no layer that writes '{_key(use)}' with this weight")
+        found.append(twin)
+        readings[ours, reading_of(original, other)] = None
+    return found[0], tuple(readings)
+
+
+def _layer(site: Site, chosen: Indices | None, twin: Site, readings: tuple[tuple[Reading, Reading], ...]) -> _Layer:
+    rows, left = Layout.of(twin).rows if chosen is None else len(chosen), Layout.of(site).rows
+    if rows != left:
+        raise RefusalError(f"it has {left} outputs of the {rows} that the original has, and nothing tells which")
+    return _Layer(site, twin, chosen, readings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A model and how far it ran."""
+
+    model: Model
+    relay: Relay
+
+
+def _pairs(layers: Sequence[_Layer], plan: Plan, ours: _Side, theirs: _Side) -> list[Pair] | RefusalError:
+    """The equations of layers that read the same."""
+    readings = layers[0].readings
+    own, other = ({each.tensor: None for each in side} for side in zip(*readings, strict=True))
+    # A weight that is used twice is replaced but once: what ran with the old one in between must run again.
+    keep = len(own) == len(other) == 1
+    targets = [Target.of(ours.model, layer.site, theirs.model, layer.twin, layer.chosen) for layer in layers]
+    sums = Sums(), Sums()
+    try:
+        walks = ours.relay.run(ours.model, list(own), keep=keep), theirs.relay.run(theirs.model, list(other), keep=keep)
+        for batch, seen in enumerate(zip(*walks, strict=True)):
+            for reading, wanted in readings:
+                rows = Shown(reading, seen[0][reading.tensor], wanted, seen[1][wanted.tensor])
+                rows.show(targets, sums, plan, batch)
+    except ConfigError as error:
+        return RefusalError(str(error))
+    if not (sums[0].count and sums[1].count):
+        return RefusalError("the samples show it too few rows without NaN or infinities")
+    return [Pair(*each) for each in zip(*(part.normals() for part in sums), strict=True)]
