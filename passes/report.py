@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,38 @@ class Harm:
     sqnr: float
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How sensitive a model is to what is taken from one site or group: error against ratio.
+
+    Attributes:
+        site: name of the site or of the group of coupled axes.
+        unit: what the ratios are parts of: `sparsity`, `channels`, `neurons`, `heads`, ….
+        ratios: parts removed, ascending, each in [0, 1].
+        errors: signal to noise in dB at each ratio; infinite where nothing changes.
+        where: `outputs` for the worst output of the model, `layer` for the output of the layer itself.
+
+    Raises:
+        ValueError: not one error for each ratio, one that is no number, or ratios that do not ascend within [0, 1].
+    """
+
+    site: str
+    unit: str
+    ratios: tuple[float, ...]
+    errors: tuple[float, ...]
+    where: Literal["outputs", "layer"]
+
+    def __post_init__(self) -> None:
+        """Check that ratios and errors belong together."""
+        if len(self.ratios) != len(self.errors):
+            raise ValueError(f"curve {self.site}: {len(self.ratios)} ratios, but {len(self.errors)} errors")
+        if any(math.isnan(error) for error in self.errors):
+            raise ValueError(f"curve {self.site}: an error is no number: {list(self.errors)}")
+        ascending = all(first < second for first, second in pairwise(self.ratios))
+        if not ascending or not all(0 <= ratio <= 1 for ratio in self.ratios):
+            raise ValueError(f"curve {self.site}: ratios must ascend within [0, 1], not {list(self.ratios)}")
+
+
 @dataclass(slots=True)
 class Report:
     """The account of one pass.
@@ -61,6 +96,7 @@ class Report:
         warnings: what the user must know although nothing failed.
         tensors: why each tensor carries codes or not, by name; empty for passes that place none.
         harms: what each tensor on codes does alone to the outputs, the worst first; empty where it was not tried.
+        curves: error against ratio of each site or group; empty for passes that measure none.
         seconds: wall time of the pass.
     """
 
@@ -71,6 +107,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     tensors: dict[str, str] = field(default_factory=dict)
     harms: list[Harm] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
     seconds: float = 0.0
 
     def change(

@@ -185,36 +185,14 @@ def nm_mask(scores: Array, *, keep: int, group: int, axis: int) -> Mask:
     return kept.reshape(scores.shape)
 
 
-def block_scores(weight: Array, *, block: tuple[int, int]) -> Float64Array:
-    """The L2 norm of each block over the root of its size, so that cut-off blocks at the edge are judged alike.
-
-    Args:
-        weight: [out, ...], seen as the matrix [out, rest].
-        block: (height, width).
-
-    Returns:
-        [ceil(out / height), ceil(rest / width)].
+def largest_mask(scores: Array, sparsity: float) -> Mask:
+    """True for all but the fraction `sparsity` of smallest magnitude, of equal ones the first in C order.
 
     Raises:
-        ValueError: a block side below 1, or a weight of fewer than two dimensions.
+        ValueError: `sparsity` outside [0, 1], or too few scores that are numbers.
     """
-    height, width = _block(weight.shape, block)
-    matrix = weight.reshape(weight.shape[0], -1)
-    across = np.arange(0, matrix.shape[1], width)
-    scores = np.empty((-(-matrix.shape[0] // height), across.size))
-    for row in range(scores.shape[0]):
-        strip = matrix[row * height : (row + 1) * height].astype(np.float64)
-        energy = np.add.reduceat(np.einsum("ij,ij->j", strip, strip), across)
-        widths = np.minimum(width, matrix.shape[1] - across)
-        scores[row] = np.sqrt(energy / (widths * strip.shape[0]))
-    return scores
-
-
-def spread_blocks(kept: Mask, *, block: tuple[int, int], shape: tuple[int, ...]) -> Mask:
-    """A mask over blocks, as `block_scores` lays them out, as a mask over the weight of `shape`."""
-    height, width = _block(shape, block)
-    out, rest = shape[0], math.prod(shape[1:])
-    return kept.repeat(height, axis=0)[:out].repeat(width, axis=1)[:, :rest].reshape(shape)
+    threshold = magnitude_threshold([scores], sparsity)
+    return threshold_mask(scores, threshold.value, ties=threshold.ties)
 
 
 def apply_mask(weight: Array, kept: Mask) -> Pruned:
@@ -283,11 +261,3 @@ def _largest(scores: Float64Array, keep: int, group: int) -> Mask:
     kept = np.ones(split.shape, np.bool_)
     np.put_along_axis(kept, order[:, :, : group - keep], False, axis=2)
     return kept.reshape(padded.shape)[:, :length]
-
-
-def _block(shape: tuple[int, ...], block: tuple[int, int]) -> tuple[int, int]:
-    if min(block) < 1:
-        raise ValueError(f"block sides must be at least 1, got {block[0]}x{block[1]}")
-    if len(shape) < 2:
-        raise ValueError(f"blocks need a weight of at least two dimensions, got shape {shape}")
-    return block

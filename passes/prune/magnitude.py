@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,7 +13,9 @@ from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.kernels.pruning import Pruned, Threshold, magnitude_threshold
-from onnxpress.passes.prune.patterns import Blocks, NofM, Pattern, Unstructured, parse_pattern
+from onnxpress.passes.kernels.units import unit_threshold
+from onnxpress.passes.prune.patterns import KNOWN, Blocks, Form, NofM, Pattern, Units, Unstructured, parse_pattern
+from onnxpress.passes.prune.targets import Aim, aims_of, check_targets, is_sparsity
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import LAZY, Layout, RefusalError, SitePass, check_choice, wrong
 from onnxpress.rewriter.model import Model
@@ -36,16 +38,22 @@ class PruneMagnitude(SitePass):
     large ones are pruned again when they are written.
 
     Attributes:
-        sparsity: fraction of zeros afterwards, in [0, 1); not needed where `pattern` is N:M, which implies it.
-        scope: `global` finds one threshold for all sites together, `tensor` one for each.
+        sparsity: fraction of zeros afterwards, in [0, 1); not needed where `pattern` is N:M, which implies it, or where
+            `targets` says what it is.
+        targets: sparsities of some sites by globs over site, weight or operator names, as `{"Gemm": 0.9}`; the first
+            that matches a site holds for it. Sites that match none go by `sparsity`; without one they are left alone.
+        scope: `global` finds one threshold for all sites of a target together, `tensor` one for each site.
         pattern: `unstructured`; `N:M`, as `2:4`, keeps the N largest of every M along the reduction axis (in, then
-            kernel); `HxW`, as `4x1`, lets blocks of H outputs and W inputs go together, by their root mean square.
+            kernel). Others let weights go together, by their root mean square: `HxW`, as `4x1`, blocks of H outputs and
+            W inputs; `rows` whole outputs; `columns` one position of the kernel in one input channel, for all outputs;
+            `inputs` whole input channels.
         embeddings: prune tables that Gather reads, too.
         min_size: weights with fewer elements are left alone.
     """
 
     name: ClassVar[str] = "prune-magnitude"
     sparsity: float | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
     scope: Literal["global", "tensor"] = "global"
     pattern: str = "unstructured"
     embeddings: bool = False
@@ -55,40 +63,42 @@ class PruneMagnitude(SitePass):
         """Check the options."""
         super().__post_init__()
         check_choice(self, "scope", ("global", "tensor"))
+        check_targets(self, "targets")
         try:
             pattern = parse_pattern(self.pattern)
         except (ValueError, TypeError) as error:
-            known = "be 'unstructured', 'N:M' with 1 <= N < M as '2:4', or a block as '4x1'"
-            raise wrong(self, "pattern", known) from error
+            raise wrong(self, "pattern", KNOWN) from error
         if isinstance(pattern, NofM):
             if self.sparsity is not None and self.sparsity != pattern.sparsity:
                 raise wrong(self, "sparsity", f"be left out, for pattern {self.pattern} means {pattern.sparsity:g}")
+            if self.targets:
+                raise wrong(self, "targets", f"be left out, for pattern {self.pattern} means {pattern.sparsity:g}")
             return
-        number = isinstance(self.sparsity, int | float) and not isinstance(self.sparsity, bool)
-        if not number or self.sparsity is None or not 0 <= self.sparsity < 1:
+        if not is_sparsity(self.sparsity) and (self.sparsity is not None or not self.targets):
             raise wrong(self, "sparsity", "lie in [0, 1)")
 
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Prune every site that fits the options."""
         report, pattern = self.report(), parse_pattern(self.pattern)
         sites = [site for site in self.candidates(model, report) if not self._refused(site, pattern, report)]
-        common = None
-        if self.scope == "global" and not isinstance(pattern, NofM):
+        budgets = self._budgets(sites, pattern, report)
+        steps = [(budget, site) for budget in budgets for site in budget.aim.sites]
+        for budget, site in bench.progress.track(steps, label=self.name, total=len(steps)):
             try:
-                common = _threshold(pattern, sites, self.sparsity or 0.0)
-            except RefusalError as refusal:
-                for site in sites:
-                    report.skip(site.name, str(refusal))
-                return report
-        for site in bench.progress.track(sites, label=self.name, total=len(sites)):
-            try:
-                tied = _prune(model, site, self._cut(site, pattern, common), report)
+                cut = _Cut(pattern, Layout.of(site), Form.of(site), budget.threshold())
+                budget.spend(_prune(model, site, cut, report))
             except RefusalError as refusal:
                 report.skip(site.name, str(refusal))
-                continue
-            if common is not None:
-                common = replace(common, ties=common.ties - tied)
         return report
+
+    def _budgets(self, sites: Sequence[Site], pattern: Pattern, report: Report) -> list[_Budget]:
+        """Which sites go by one threshold."""
+        if isinstance(pattern, NofM):
+            return [_Budget(Aim(pattern.sparsity, tuple(sites)))]
+        aims = aims_of(sites, self.targets, self.sparsity, report)
+        if self.scope == "tensor":
+            aims = [Aim(aim.sparsity, (site,)) for aim in aims for site in aim.sites]
+        return [_Budget(aim, pattern) for aim in aims]
 
     def _refused(self, site: Site, pattern: Pattern, report: Report) -> bool:
         """Skip an embedding, also one that is tied to another layer."""
@@ -99,11 +109,36 @@ class PruneMagnitude(SitePass):
             return True
         return False
 
-    def _cut(self, site: Site, pattern: Pattern, common: Threshold | None) -> _Cut:
-        """What is done to the weight of one site, now and whenever it is read."""
-        if isinstance(pattern, Unstructured | Blocks) and common is None:
-            common = _threshold(pattern, [site], self.sparsity or 0.0)
-        return _Cut(pattern, Layout.of(site), common)
+
+@dataclass(slots=True)
+class _Budget:
+    """The threshold that the sites of one target share, and the ties of it that are left."""
+
+    aim: Aim
+    pattern: Unstructured | Units | None = None
+    left: Threshold | None = None
+    refusal: RefusalError | None = None
+
+    def threshold(self) -> Threshold | None:
+        """What the next site is cut by; None where the pattern needs none.
+
+        Raises:
+            RefusalError: there is none, for some weights are no numbers.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        if self.left is None and self.pattern is not None:
+            try:
+                self.left = _threshold(self.pattern, self.aim)
+            except RefusalError as refusal:
+                self.refusal = refusal
+                raise
+        return self.left
+
+    def spend(self, tied: int) -> None:
+        """Count the ties that one site took."""
+        if self.left is not None:
+            self.left = replace(self.left, ties=self.left.ties - tied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +157,7 @@ class _Cut:
 
     pattern: Pattern
     layout: Layout
+    form: Form
     threshold: Threshold | None
 
     def now(self, weight: Array) -> Pruned:
@@ -129,8 +165,8 @@ class _Cut:
         if isinstance(self.pattern, NofM):
             return self.pattern.cut(self.layout, weight)
         if self.threshold is None:
-            raise ValueError("single weights and blocks go by a threshold")
-        return self.pattern.cut(self.layout, weight, self.threshold)
+            raise ValueError("weights and units of them go by a threshold")
+        return self.pattern.cut(self.layout, weight, self.threshold, self.form)
 
     def later(self, old: Values) -> Values:
         """The pruned weight, computed whenever it is read."""
@@ -176,21 +212,26 @@ def _prune(model: Model, site: Site, cut: _Cut, report: Report) -> int:
 class _Scores:
     """The scores of all sites, computed anew in every reading."""
 
-    pattern: Unstructured | Blocks
+    pattern: Unstructured | Units
     sites: Sequence[Site]
 
     def __iter__(self) -> Iterator[Array]:
-        return (self.pattern.scores(Layout.of(site), site.array()) for site in self.sites)
+        return (self.pattern.scores(Layout.of(site), site.array(), Form.of(site)) for site in self.sites)
 
 
-def _threshold(pattern: Unstructured | Blocks, sites: Sequence[Site], sparsity: float) -> Threshold:
+def _threshold(pattern: Unstructured | Units, aim: Aim) -> Threshold:
     """The threshold for some sites together.
 
     Raises:
         RefusalError: there is none.
     """
+    scores = _Scores(pattern, aim.sites)
     try:
-        return magnitude_threshold(_Scores(pattern, sites), sparsity)
+        if isinstance(pattern, Unstructured | Blocks):
+            return magnitude_threshold(scores, aim.sparsity)
+        few = list(scores)  # one for each row or column, which differ in length from site to site
+        sizes = [site.size // each.size for site, each in zip(aim.sites, few, strict=True)]
+        return unit_threshold(few, sizes, aim.sparsity)
     except ValueError as error:  # NaN is no magnitude
         raise RefusalError(str(error)) from error
 

@@ -8,10 +8,8 @@ from onnxpress.passes.kernels import arrays as arrays_module
 from onnxpress.passes.kernels import pruning
 from onnxpress.passes.kernels.pruning import (
     apply_mask,
-    block_scores,
     magnitude_threshold,
     nm_mask,
-    spread_blocks,
     threshold_mask,
     zero_below,
 )
@@ -143,25 +141,6 @@ def test_among_equal_scores_the_first_go():
     np.testing.assert_array_equal(largest(np.ones(4), 0.5), [False, False, True, True])
 
 
-@modest
-@given(seed=seeds, rows=st.integers(1, 9), columns=st.integers(1, 9), height=st.integers(1, 4), width=st.integers(1, 4))
-def test_block_scores_are_root_mean_squares_also_at_the_edge(seed, rows, columns, height, width):
-    weight = weight_of(seed, (rows, columns), np.float64)
-    scores = block_scores(weight, block=(height, width))
-    for i in range(scores.shape[0]):
-        for j in range(scores.shape[1]):
-            part = weight[i * height : (i + 1) * height, j * width : (j + 1) * width]
-            # float64 sums of at most 16 squares
-            np.testing.assert_allclose(scores[i, j], np.sqrt(np.mean(part**2)), rtol=1e-12, atol=0)
-
-
-def test_whole_blocks_go():
-    weight = weight_of(2, (8, 3, 2, 2))
-    weight[:4] *= 0.01
-    kept = spread_blocks(largest(block_scores(weight, block=(4, 6)), 0.5), block=(4, 6), shape=weight.shape)
-    np.testing.assert_array_equal(kept, np.broadcast_to(np.arange(8)[:, None, None, None] >= 4, kept.shape))
-
-
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
@@ -173,8 +152,6 @@ def test_whole_blocks_go():
         (lambda w: nm_mask(w, keep=5, group=4, axis=0), "keep must lie"),
         (lambda w: nm_mask(w, keep=0, group=4, axis=0), "keep must lie"),
         (lambda w: nm_mask(w, keep=2, group=4, axis=2), "axis 2 does not exist"),
-        (lambda w: block_scores(w, block=(0, 4)), "block sides"),
-        (lambda w: block_scores(w[0], block=(4, 4)), "two dimensions"),
         (lambda w: apply_mask(w, np.ones(3, bool)), "does not fit"),
     ],
 )

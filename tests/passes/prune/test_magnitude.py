@@ -4,6 +4,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from onnxpress.options import read_pass
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.prune.magnitude import PruneMagnitude
@@ -68,7 +69,7 @@ def test_does_not_touch_the_model_it_is_given(mlp):
     assert mlp.to_proto().SerializeToString() == before
 
 
-@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x1"])
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x1", "rows", "columns"])
 def test_twice_is_the_same_as_once(mlp, pattern):
     again = PruneMagnitude(sparsity=0.5, pattern=pattern)
     once = again(mlp).model
@@ -107,6 +108,68 @@ def test_global_blocks_go_in_the_asked_number(build):
     arrays = {name: rng.standard_normal((32, 32)).astype(np.float32) for name in "ab"}
     found = zeros(PruneMagnitude(sparsity=0.25, pattern="4x1")(build(nodes, arrays, x=(1, 32))).model)
     assert sum(found.values()) == 512
+
+
+@pytest.mark.parametrize(("pattern", "axis"), [("rows", 0), ("columns", 1), ("inputs", 1)])
+def test_zeroes_whole_rows_and_columns(mlp, pattern, axis):
+    large = weights(PruneMagnitude(sparsity=0.5, pattern=pattern, scope="tensor")(mlp).model)["large"].T
+    counts = np.count_nonzero(large, axis=1 - axis)
+    assert sorted(set(counts.tolist())) == [0, large.shape[1 - axis]]
+    assert np.count_nonzero(counts == 0) == large.shape[axis] // 2
+
+
+def test_zeroes_positions_or_whole_channels_of_a_grouped_convolution(build):
+    weight = np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32)
+    model = build([helper.make_node("Conv", ["x", "w"], ["y"], group=2, name="c")], {"w": weight}, x=(1, 8, 9, 9))
+    columns = weights(PruneMagnitude(sparsity=0.5, pattern="columns")(model).model)["c"].reshape(2, 4, 36) != 0
+    assert (columns.all(axis=1) | ~columns.any(axis=1)).all()
+    assert np.count_nonzero(columns.any(axis=1)) == 36
+    inputs = weights(PruneMagnitude(sparsity=0.5, pattern="inputs")(model).model)["c"].reshape(2, 4, 4, 9) != 0
+    assert np.count_nonzero(inputs.all(axis=(1, 3))) == 4
+    assert np.count_nonzero(inputs.any(axis=(1, 3))) == 4
+
+
+def test_global_rows_of_different_lengths_hold_the_asked_fraction_of_weights(build):
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node("MatMul", ["x", "a"], ["t"]), helper.make_node("MatMul", ["t", "b"], ["y"])]
+    arrays = {
+        "a": rng.standard_normal((10, 40)).astype(np.float32),
+        "b": rng.standard_normal((40, 40)).astype(np.float32),
+    }
+    found = zeros(PruneMagnitude(sparsity=0.5, pattern="rows")(build(nodes, arrays, x=(1, 10))).model)
+    assert abs(sum(found.values()) - 1000) <= 20  # half the longest row
+
+
+def test_each_target_gets_its_own_sparsity_and_the_first_that_matches_holds(mlp):
+    pruning = PruneMagnitude(sparsity=0.1, targets={"small": 0.5, "Mat*": 0.25, "large": 0.75})
+    assert zeros(pruning(mlp).model) == {"small": 300, "large": 300}
+    assert zeros(PruneMagnitude(sparsity=0.1, targets={"large": 0.75})(mlp).model) == {"small": 60, "large": 900}
+
+
+def test_sites_of_one_target_share_a_threshold(mlp):
+    together = zeros(PruneMagnitude(targets={"MatMul": 0.5})(mlp).model)
+    assert together == zeros(PruneMagnitude(sparsity=0.5)(mlp).model)
+    each = zeros(PruneMagnitude(targets={"MatMul": 0.5}, scope="tensor")(mlp).model)
+    assert each == {"small": 300, "large": 600}
+
+
+def test_leaves_sites_without_a_target_alone(mlp):
+    result = PruneMagnitude(targets={"large": 0.5, "small": 0.0, "Conv": 0.5})(mlp)
+    assert zeros(result.model) == {"small": 0, "large": 600}
+    assert [(skip.site, skip.reason) for skip in result.report.skips] == [("small", "target 'small' asks for no zeros")]
+    assert result.report.warnings == []
+    (skip,) = PruneMagnitude(targets={"large": 0.5})(mlp).report.skips
+    assert (skip.site, skip.reason) == ("small", "no target matches it, and there is no sparsity for the rest")
+
+
+def test_warns_of_a_target_that_matches_nothing(mlp):
+    (warning,) = PruneMagnitude(targets={"*conv1*": 0.5}, sparsity=0.1)(mlp).report.warnings
+    assert warning.startswith("targets: '*conv1*' matches none of the weights left")
+
+
+def test_a_recipe_gives_targets(mlp):
+    pruning = read_pass({"prune-magnitude": {"targets": {"large": 0.5}}}, "r.yaml: passes.0")
+    assert zeros(pruning(mlp).model) == {"small": 0, "large": 600}
 
 
 def test_a_shared_weight_is_pruned_once(build):
@@ -217,6 +280,15 @@ def test_runs_in_a_pipeline(mlp, run):
         ({"sparsity": "half"}, "sparsity must lie in [0, 1), got 'half'"),
         ({"sparsity": True}, "sparsity must lie in [0, 1), got True"),
         ({"sparsity": float("nan")}, "sparsity must lie in [0, 1), got nan"),
+        (
+            {"targets": {"Gemm": 1.0}},
+            "targets must map globs over site, weight or operator names to sparsities in [0, 1)",
+        ),
+        ({"targets": {3: 0.5}}, "targets must map globs"),
+        ({"targets": ["Gemm"]}, "targets must map globs"),
+        ({"targets": {"Gemm": True}}, "got {'Gemm': True}"),
+        ({"targets": {"Gemm": 0.5}, "sparsity": 1.0}, "sparsity must lie in [0, 1), got 1.0"),
+        ({"targets": {"Gemm": 0.5}, "pattern": "2:4"}, "targets must be left out, for pattern 2:4 means 0.5"),
         ({"sparsity": 0.5, "scope": "layer"}, "scope must be global or tensor, got 'layer'"),
         ({"sparsity": 0.5, "pattern": "4:2"}, "got '4:2'"),
         ({"sparsity": 0.5, "pattern": 4}, "got 4"),
