@@ -25,6 +25,8 @@ ONNXSIM = ("onnxsim==0.8.1", "onnxruntime==1.32.0")
 ONNXRUNTIME = ("onnxruntime==1.32.0", "onnx==1.23.2", "sympy==1.14.0")
 # with its ONNX backend NNCF asks for neither PyTorch nor OpenVINO
 NNCF = ("nncf==3.4.0", "onnx==1.23.2", "onnxruntime==1.32.0")
+# the only tool found that removes channels from ONNX files
+QONNX = ("qonnx==1.0.0", "onnx==1.23.2", "onnxruntime==1.32.0")
 
 _TICK = 0.05  # seconds between two looks at a running script
 

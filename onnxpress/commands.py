@@ -61,17 +61,35 @@ def root(
 
 
 @app.command()
-def inspect(model: Existing, json: Json = None) -> None:
+def inspect(
+    model: Existing,
+    couplings: Annotated[
+        bool, typer.Option("--couplings", help="Show which channels, neurons and heads go together.")
+    ] = False,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the couplings: an .svg, or a .dot for Graphviz.")
+    ] = None,
+    json: Json = None,
+) -> None:
     """Show what a model is made of, and what each family of passes could do with it."""
-    from onnxpress import inspection, tables
+    from onnxpress import inspection, structure, survey
     from onnxpress.artifact import check_places
+    from onnxpress.report import write_text
 
     report = JsonReport(json)
-    check_places({"--json": report.path}, models=[model])
+    check_places({"--json": report.path, "--draw": draw}, models=[model])
+    if draw is not None:
+        check_folder(draw)
+        structure.check_drawing(draw)
     found = inspection.inspect(model)
     report.write(found, "inspection")
-    for table in tables.inspection(found):
+    for table in survey.tables_of(found):
         show(table, stream=report.tables)
+    if couplings:
+        show(survey.couplings(found.couplings), stream=report.tables)
+    if draw is not None:
+        write_text(structure.draw(model, draw), draw)
+        say(f"wrote {draw}", stream=report.tables)
 
 
 @app.command()
@@ -142,7 +160,7 @@ def compress(
 
 def _tell(result: CompressionResult, report: JsonReport, html: Path | None) -> None:
     """Write the reports of a compression, and show it."""
-    from onnxpress import tables
+    from onnxpress import sensitivity, tables
     from onnxpress.report import account
 
     report.write(account(result), "compression")
@@ -151,7 +169,8 @@ def _tell(result: CompressionResult, report: JsonReport, html: Path | None) -> N
 
         write_page(result, html)
     told = (tables.passes, tables.skips, tables.tensors, tables.harms)
-    for table in (*(each(result.reports) for each in told), tables.summary(result)):
+    curves = sensitivity.table(result.reports)
+    for table in (*(each(result.reports) for each in told), *curves, tables.summary(result)):
         if table is not None:
             show(table, stream=report.tables)
     for warning in result.warnings:

@@ -21,6 +21,7 @@ from onnxpress.rewriter.shapes import Shapes, infer_shapes
 from onnxpress.rewriter.sites import Site, find_sites
 from onnxpress.rewriter.specs import InputSpec
 from onnxpress.rewriter.walk import nodes
+from onnxpress.structure import Coupling, couplings_of
 
 FAMILIES = ("prune", "share", "factorize", "quantize", "encode")
 CODEBOOK = 256
@@ -88,6 +89,7 @@ class Inspection:
         other_bytes: of all other constants.
         other_multiply_adds: of products that involve no weight, and of nodes whose weights are encoded or quantized.
         encoded: weights that are stored encoded, which passes do not see.
+        couplings: groups of axes that are one dimension, in graph order.
         open_dims: sizes that a caller chooses, counted as 1 in multiply-adds: by name, or `input:axis` without one.
     """
 
@@ -102,6 +104,7 @@ class Inspection:
     other_bytes: int
     other_multiply_adds: int
     encoded: int
+    couplings: tuple[Coupling, ...]
     open_dims: tuple[str, ...]
 
 
@@ -114,6 +117,7 @@ def inspect(path: str | Path) -> Inspection:
     raw = Model.load(path)
     model = Normalise()(raw, Workbench()).model
     shapes, sites = infer_shapes(model), find_sites(model)
+    couplings = couplings_of(model, sites)
     costs = {id(site): _cost(site, shapes) for site in sites}
     used = {id(use.node) for site in sites for use in site.uses}
     others = [multiply_adds(node, shapes) for _, node in nodes(model.graph) if id(node) not in used]
@@ -126,10 +130,11 @@ def inspect(path: str | Path) -> Inspection:
         outputs=model.outputs,
         nodes=Counter(node.op for _, node in nodes(model.graph)),
         nodes_before=sum(1 for _ in nodes(raw.graph)),
-        layers=tuple(_layer(site, costs[id(site)]) for site in sites),
+        layers=tuple(_layer(site, costs[id(site)], couplings) for site in sites),
         other_bytes=model.weight_bytes() - sum(site.nbytes for site in sites),
         other_multiply_adds=sum(each.count for each in others if each is not None),
         encoded=len(decoded_weights(model)),
+        couplings=couplings,
         open_dims=_open_dims(model.inputs) if any(each.open_dims for each in every) else (),
     )
 
@@ -154,7 +159,7 @@ def _cost(site: Site, shapes: Shapes) -> Cost | None:
     return Cost(sum(each.count for each in known), frozenset().union(*(each.open_dims for each in known)))
 
 
-def _layer(site: Site, cost: Cost | None) -> Layer:
+def _layer(site: Site, cost: Cost | None, couplings: Sequence[Coupling]) -> Layer:
     array = site.array()
     zeros = 1 - np.count_nonzero(array) / site.size if site.size else 0.0
     distinct = count_distinct(array)
@@ -168,7 +173,7 @@ def _layer(site: Site, cost: Cost | None) -> Layer:
         multiply_adds=None if cost is None else cost.count,
         zeros=float(zeros),
         distinct=distinct,
-        options=_options(site, float(zeros), distinct),
+        options=_options(site, float(zeros), distinct, couplings),
     )
 
 
@@ -181,15 +186,22 @@ def count_distinct(array: Array, most: int = CODEBOOK) -> int | None:
     return int(found) if found <= most else None
 
 
-def _options(site: Site, zeros: float, distinct: int | None) -> dict[str, Option]:
+def _options(site: Site, zeros: float, distinct: int | None, couplings: Sequence[Coupling]) -> dict[str, Option]:
     small = Option(False, f"{site.size} weights")
     return {
-        "prune": small if site.size < _SMALL else Option(True, "yes"),
+        "prune": _prune(site, couplings),
         "share": small if site.size < _SMALL else _share(distinct),
         "factorize": _factorize(site),
         "quantize": _quantize(site),
         "encode": small if site.size < _SMALL else _encode(site, zeros, distinct),
     }
+
+
+def _prune(site: Site, couplings: Sequence[Coupling]) -> Option:
+    """Zeros, and units that its groups allow to remove."""
+    made = [f"{each.units} {each.kind}" for each in couplings if each.frozen is None and site.name in each.producers]
+    ways = (["zeros"] if site.size >= _SMALL else []) + made
+    return Option(True, ", ".join(ways)) if ways else Option(False, f"{site.size} weights")
 
 
 def _share(distinct: int | None) -> Option:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
 from onnxpress import tables
 from onnxpress.host import machine, versions
 from onnxpress.outcome import CompressionResult
-from onnxpress.plots import draw, totals
+from onnxpress.plots import draw, draw_curves, totals
 from onnxpress.report import write_text
+from onnxpress.sensitivity import families, table
 from onnxpress.terminal import Table
 
 STYLE = """
@@ -54,6 +55,7 @@ def page(result: CompressionResult) -> str:
         _list("Limits not met", result.unmet, "bad"),
         _list("Warnings", result.warnings, "warn"),
         _plots(result),
+        _sensitivity(result),
         *(_table(each) for each in _tables(result) if each is not None),
     ]
     return (
@@ -90,13 +92,24 @@ def _list(title: str, lines: Sequence[str], kind: str) -> str:
 
 def _plots(result: CompressionResult) -> str:
     sites = totals(result.reports)
-    if not sites:
+    return _picture("By layer", lambda: draw(sites)) if sites else ""
+
+
+def _sensitivity(result: CompressionResult) -> str:
+    """Curves of error against ratio: the picture, and the figures below it."""
+    found = families(result.reports)
+    if not found:
         return ""
+    figures = "".join(_table(each) for each in table(result.reports, most=1000))
+    return _picture("What each layer or group can spare", lambda: draw_curves(found)) + figures
+
+
+def _picture(title: str, drawn: Callable[[], str]) -> str:
     try:
-        picture = draw(sites)
+        picture = drawn()
     except ImportError:
         picture = '<p class="note">plots need matplotlib: pip install "onnxpress[report]"</p>'
-    return f"<section><h2>By layer</h2>{picture}</section>"
+    return f"<section><h2>{title}</h2>{picture}</section>"
 
 
 def _tables(result: CompressionResult) -> list[Table | None]:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from onnxpress.benchmark import Benchmark
-from onnxpress.inspection import FAMILIES, Inspection, Layer
 from onnxpress.outcome import CompressionResult
 from onnxpress.parity import Verification
 from onnxpress.passes.registry import find
@@ -47,54 +46,6 @@ def count(number: int | None) -> str:
 def dims(shape: Iterable[int | str | None]) -> str:
     """A shape: `64×3×7×7`."""
     return "×".join(str(size or "?") for size in shape) or "scalar"
-
-
-def inspection(found: Inspection) -> list[Table]:
-    """The model as a whole, and its layers."""
-    whole = [
-        ("file", f"{found.path}, {size(found.nbytes)}, opset {found.opset}"),
-        *(("input", f"{each.name} {each.dtype} {dims(each.shape or ('?',))}") for each in found.inputs),
-        ("outputs", ", ".join(found.outputs)),
-        ("nodes", f"{sum(found.nodes.values())} when normalised, {found.nodes_before} in the file"),
-        ("ops", ", ".join(f"{number} {op}" for op, number in sorted(found.nodes.items(), key=lambda each: -each[1]))),
-        ("other constants", size(found.other_bytes)),
-    ]
-    if found.other_multiply_adds:
-        whole.append(("other multiply-adds", count(found.other_multiply_adds)))
-    notes = []
-    if found.encoded:
-        notes.append(f"{found.encoded} more weights are encoded: `onnxpress decode` writes them out again")
-    if found.open_dims:
-        notes.append(f"multiply-adds for sizes left open ({', '.join(found.open_dims)}) counted as 1")
-    title = f"{len(found.layers)} layers with float weights that passes can work on"
-    columns = ("layer", "op", ">shape", ">weights", ">bytes", ">mult-adds", ">zeros", ">distinct")
-    legend = [
-        "prune: zeros; share: few distinct values; factorize: ranks that save weights; quantize: arithmetic it could "
-        "run in; encode: the form in which it would be stored as it is"
-    ]
-    return [
-        Table("model", ("what", "value"), whole),
-        Table(title, columns, [_layer(each) for each in found.layers], notes),
-        Table("what could be done", ("layer", *FAMILIES), [_options_of(each) for each in found.layers], legend),
-    ][: 3 if found.layers else 2]
-
-
-def _layer(layer: Layer) -> list[str]:
-    return [
-        layer.name,
-        layer.op,
-        dims(layer.shape),
-        f"{layer.weights:,}",
-        size(layer.nbytes),
-        count(layer.multiply_adds),
-        f"{layer.zeros:.0%}",
-        "many" if layer.distinct is None else str(layer.distinct),
-    ]
-
-
-def _options_of(layer: Layer) -> list[str]:
-    options = [layer.options[family] for family in FAMILIES]
-    return [layer.name, *(each.text if each.possible else f"no: {each.text}" for each in options)]
 
 
 def verification(found: Verification) -> list[Table]:
@@ -165,8 +116,11 @@ def kinds(report: Report, *, most: int = 3) -> str:
 
 
 def _kind(action: str) -> str:
-    """The words of an action without its figures: `zeros` of `90.0% zeros`, `rank` of `rank 96 of 512`."""
-    words = re.sub(r"^[\d.,]+\s*%?\s*", "", action)
+    """The words of an action without its figures: `zeros` of `90.0% zeros`, `rank` of `rank 96 of 512`.
+
+    Of `16 of 64 channels removed`, `channels removed`.
+    """
+    words = re.sub(r"^[\d.,]+\s*(%|of \d+)?\s*", "", action)
     return re.split(r"[,:;(]|\b\d", words)[0].strip().removesuffix(" of") or action
 
 

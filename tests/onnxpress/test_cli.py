@@ -134,6 +134,8 @@ def test_the_input_is_never_overwritten(run, model, samples):
     "arguments",
     [
         ("inspect", "MODEL", "--json", "MODEL"),
+        ("inspect", "MODEL", "--draw", "MODEL"),
+        ("inspect", "MODEL", "--json", "REPORT", "--draw", "REPORT"),
         ("decode", "MODEL", "-o", "MODEL"),
         ("compress", "MODEL", "-o", "OUT", "--json", "MODEL"),
         ("compress", "MODEL", "-o", "OUT", "--html", "MODEL"),

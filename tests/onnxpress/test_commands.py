@@ -58,6 +58,36 @@ def test_writes_reports_to_files(run, model, out, samples, tmp_path):
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_inspect_lists_couplings_where_asked(run, model):
+    assert "coupled axes" not in run("inspect", model)[1]
+    status, printed, complaint = run("inspect", model, "--couplings")
+    assert (status, complaint) == (0, "")
+    assert "of which can be pruned" in printed
+    assert "1 → 1: first → second" in printed
+
+
+@pytest.mark.parametrize(("name", "begins"), [("c.svg", "<svg"), ("c.DOT", "digraph")])
+def test_inspect_draws_couplings(run, model, tmp_path, name, begins):
+    status, printed, complaint = run("inspect", model, "--draw", tmp_path / name)
+    assert (status, complaint) == (0, "")
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
+    assert f"wrote {tmp_path / name}" in printed
+
+
+def test_inspect_as_json_holds_the_couplings(run, model):
+    _, printed, _ = run("inspect", model, "--json", "-")
+    found = json.loads(printed)["inspection"]["couplings"]
+    first = next(each for each in found if each["name"] == "first")
+    assert (first["units"], first["frozen"]) == (64, None)
+    assert {each["role"] for each in first["members"]} == {"out", "in", "parameter", "activation"}
+
+
+def test_inspect_refuses_drawings_that_nobody_can_draw(refused, model, tmp_path):
+    assert "ends in .svg or .dot" in refused("inspect", model, "--draw", tmp_path / "couplings.png")
+    assert "folder that exists" in refused("inspect", model, "--draw", tmp_path / "none" / "couplings.svg")
+    assert not (tmp_path / "couplings.png").exists()
+
+
 def test_inspect_lists_layers(run, model):
     status, printed, complaint = run("inspect", model)
     assert (status, complaint) == (0, "")

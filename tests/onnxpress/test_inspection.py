@@ -1,13 +1,33 @@
 """A model is told layer by layer."""
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
-from onnxpress import Encode, Pipeline, ShareKMeans
+from onnxpress import Encode, Pipeline, ShareKMeans, survey
 from onnxpress.inspection import count_distinct, inspect
 from onnxpress.models import zoo
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model
+from onnxpress.structure import Coupling
+
+WIDE = 64
+"""Neurons of the small model."""
+
+
+@pytest.fixture
+def parse_file(tmp_path):
+    """A model file from the text of its graph, and the shapes of its weights."""
+
+    def make(text, **shapes):
+        proto = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> ' + text)
+        arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+        onnx.save(proto, tmp_path / "parsed.onnx")
+        return tmp_path / "parsed.onnx"
+
+    return make
 
 
 def test_tells_layers_as_passes_see_them(model):
@@ -56,3 +76,50 @@ def test_distinct_values_are_counted_up_to_a_limit():
 def test_refuses_what_is_no_model(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         inspect(tmp_path / "none.onnx")
+
+
+def test_tells_what_goes_together(model):
+    (hidden,) = (each for each in inspect(model).couplings if each.frozen is None)
+    assert (hidden.name, hidden.units, hidden.producers, hidden.consumers) == ("first", WIDE, ("first",), ("second",))
+    assert hidden.nbytes == 4 * WIDE * (8 + 1 + 10)  # rows of w, the bias, rows of v
+    parts = {(each.layer, each.axis, each.role, each.per_unit, each.size) for each in hidden.members}
+    assert {("first", 0, "out", 1, WIDE), ("second", 0, "in", 1, WIDE), (None, 0, "parameter", 1, WIDE)} <= parts
+
+
+def test_says_why_groups_are_frozen_and_which_units_a_layer_could_spare(model):
+    found = inspect(model)
+    assert {each.frozen for each in found.couplings if each.name == "second"} == {"'y' is an output of the model"}
+    assert [each.options["prune"].text for each in found.layers] == [f"zeros, {WIDE} neurons", "zeros"]
+
+
+def test_a_small_layer_can_still_lose_units():
+    found = {each.name: each.options["prune"] for each in inspect(zoo.path("ppocr-cls")).layers}
+    assert (found["Conv@3"].possible, found["Conv@3"].text) == (True, "2 channels")  # 16 weights
+
+
+def test_weights_that_lose_elements_of_two_axes_are_counted_once(parse_file):
+    # A depthwise weight has one axis of channels; a square one between tied inputs and outputs has two.
+    path = parse_file(
+        """g (float[1, 4] x) => (float[1, 2] y) {
+        a = MatMul (x, first) b = MatMul (a, square) c = Add (a, b) y = MatMul (c, last)
+    }""",
+        first=(4, 6),
+        square=(6, 6),
+        last=(6, 2),
+    )
+    (group,) = (each for each in inspect(path).couplings if each.frozen is None)
+    assert group.nbytes == 4 * (4 * 6 + 6 * 6 + 6 * 2)
+
+
+def test_members_are_told_in_short():
+    table = survey.couplings(
+        [
+            Coupling("a", "heads", 12, ("x" * 40, "b"), ("c",), 2000, None, ()),
+            Coupling("b", "channels", 3, (), ("c",), 10, "'x' is an input of the model", ()),
+        ]
+    )
+    assert table.title == "2 groups of coupled axes, 1 of which can be pruned"
+    assert table.rows == [
+        ["a", "heads", "12", "2 → 1: …" + "x" * 27 + ", … → c", "2.00 kB", ""],
+        ["b", "channels", "3", "0 → 1: – → c", "10 B", "'x' is an input of the model"],
+    ]

@@ -12,11 +12,12 @@ from onnxpress.compression import compress
 from onnxpress.outcome import CompressionResult
 from onnxpress.page import page
 from onnxpress.passes.encode.encode import Encode
-from onnxpress.passes.report import Report
+from onnxpress.passes.report import Curve, Report
 from onnxpress.passes.share.kmeans import ShareKMeans
-from onnxpress.plots import SiteTotal, draw, totals
+from onnxpress.plots import SiteTotal, draw, draw_curves, totals
 from onnxpress.report import account, document, plain, to_json, write_text
 from onnxpress.rewriter.errors import ConfigError
+from onnxpress.sensitivity import Family
 
 
 @pytest.fixture
@@ -80,3 +81,53 @@ def test_draws_many_layers_and_strange_names():
     assert picture.startswith("<svg")
     assert "30 smaller layers" in picture
     assert picture == draw(sites)
+
+
+@pytest.fixture
+def curved(result) -> CompressionResult:
+    """A result with curves of fifty groups."""
+    ratios = (0.0, 0.25, 0.5)
+    made = [Curve(f"$b<i>lock_{k}", "channels", ratios, (math.inf, 30.0 + k, 20.0 + k), "outputs") for k in range(50)]
+    result.reports[0].curves.extend(made)
+    return result
+
+
+def test_curves_are_in_the_report(curved):
+    (first, *_) = plain(account(curved))["passes"][0]["curves"]
+    assert first == {
+        "site": "$b<i>lock_0",
+        "unit": "channels",
+        "ratios": [0.0, 0.25, 0.5],
+        "errors": ["Infinity", 30.0, 20.0],
+        "where": "outputs",
+    }
+
+
+def test_the_page_draws_curves_and_tells_their_figures(curved):
+    text = page(curved)
+    assert "What each layer or group can spare" in text
+    assert "grey: 40 less sensitive ones" in text
+    assert "<i>" not in text
+    assert text.count("lock_49") == 1  # drawn in grey without its name, named in the table
+    assert text.count("lock_0<") == 2  # most sensitive: named in both
+
+
+def test_the_page_without_curves_has_no_place_for_them(result):
+    assert "can spare" not in page(result)
+
+
+def test_draws_curves_that_have_no_finite_point():
+    nothing = Family("any", "heads", "layer", (Curve("a", "heads", (0.0,), (math.inf,), "layer"),))
+    assert draw_curves([nothing]).startswith("<svg")
+    assert draw_curves([nothing]) == draw_curves([nothing])
+
+
+def test_one_point_without_loss_does_not_press_the_others_flat():
+    def drawn(error):
+        curves = (
+            Curve("a", "channels", (0.1, 0.2), (error, 20.0), "outputs"),
+            Curve("b", "channels", (0.1,), (9.0,), "outputs"),
+        )
+        return draw_curves([Family("any", "channels", "outputs", curves)])
+
+    assert drawn(170.0) == drawn(60.0) != drawn(50.0)

@@ -43,6 +43,7 @@ def test_shows_only_the_options_that_were_chosen():
         ("int8 in the file, float when it runs: it is shared", "int8 in the file"),
         ("90.0% zeros, 12.0% before", "zeros"),
         ("16 clusters", "clusters"),
+        ("16 of 64 channels removed", "channels removed"),
         ("rank 96 of 512", "rank"),
         ("codes of 4 bits", "codes"),
         ("bit mask, codes of 4 bits", "bit mask"),
