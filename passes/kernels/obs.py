@@ -6,7 +6,6 @@ outside of a mask, and over the mask.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -161,7 +160,7 @@ def alternate(weight: Array, axes: Axes, select: Select, *, sparsity: float, pac
     wanted = (parts * axes.scale).astype(np.float32)
     pull = (wanted @ axes.basis) * axes.values
     sparse, prices = wanted, np.zeros_like(wanted)
-    penalty = np.float32(_START * axes.values.mean())
+    penalty = np.float32(_START * float(axes.values.mean()) or 1.0)
     mask = before = np.ones(weight.shape, np.bool_)
     for turn in range(1, _ROUNDS + 1):
         along = (pull + (penalty * sparse - prices) @ axes.basis) / (axes.values + penalty)
@@ -177,24 +176,6 @@ def alternate(weight: Array, axes: Axes, select: Select, *, sparsity: float, pac
             penalty *= np.float32(1.3 if moved > 0.1 else 1.2 if moved > 0.005 else 1.1)
             before = mask
     return Sparse((sparse / axes.scale).reshape(weight.shape).astype(np.float64), mask)
-
-
-def outputs_error(weight: Array, pruned: Array, moment: Array) -> float:
-    """‖(W − W')·X‖ / ‖W·X‖ over all outputs; 0.0 where all is zero.
-
-    Args:
-        weight: W, [out, k].
-        pruned: W', [out, k].
-        moment: Σ x·xᵀ, [groups, k, k].
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
-    before, lost = _parts(weight, moment), _parts(weight - pruned, moment)
-    whole, noise = (float(np.einsum("grk,grk->", each @ moment, each)) for each in (before, lost))
-    if whole <= 0:
-        return 0.0 if noise <= 0 else math.inf
-    return math.sqrt(max(0.0, noise) / whole)
 
 
 def _parts(weight: Array, moment: Array) -> Float64Array:
