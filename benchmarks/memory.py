@@ -54,7 +54,7 @@ def prune(source: str, target: str) -> None:
     """Do the work and print what it took; runs in an interpreter of its own."""
     began = time.perf_counter()
     from onnxpress.passes.pipeline import Pipeline
-    from onnxpress.passes.prune.magnitude import PruneMagnitude
+    from onnxpress.passes.prune.zeros.magnitude import PruneMagnitude
     from onnxpress.rewriter.model import Model
 
     result = Pipeline([PruneMagnitude(sparsity=0.5)])(Model.load(source))

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from onnxpress.passes.narrow.float16 import ConvertFloat16
     from onnxpress.passes.normalise import Normalise
     from onnxpress.passes.pipeline import Pipeline, PipelineResult
-    from onnxpress.passes.prune.magnitude import PruneMagnitude
+    from onnxpress.passes.prune.zeros.magnitude import PruneMagnitude
     from onnxpress.passes.quantize.dynamic import QuantizeDynamic
     from onnxpress.passes.quantize.static import QuantizeStatic
     from onnxpress.passes.share.kmeans import ShareKMeans
@@ -75,7 +75,7 @@ _HOMES = {
     "Pipeline": "passes.pipeline",
     "PipelineResult": "passes.pipeline",
     "Normalise": "passes.normalise",
-    "PruneMagnitude": "passes.prune.magnitude",
+    "PruneMagnitude": "passes.prune.zeros.magnitude",
     "ShareKMeans": "passes.share.kmeans",
     "FactorizeSVD": "passes.factorize.svd",
     "FactorizeSpatial": "passes.factorize.spatial",

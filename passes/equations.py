@@ -9,7 +9,7 @@ from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.relay import Relay
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.inputs import Reading, check_sole, reading_of
-from onnxpress.passes.kernels.least_squares import Normal
+from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.row_sums import Indices, Plan, Shown, Sums, Target
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.errors import ConfigError, FeedError

@@ -18,12 +18,12 @@ GROUP = "onnxpress.passes"
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "normalise": "onnxpress.passes.normalise:Normalise",
-        "prune-magnitude": "onnxpress.passes.prune.magnitude:PruneMagnitude",
-        "prune-second-order": "onnxpress.passes.prune.second_order:PruneSecondOrder",
-        "prune-channels": "onnxpress.passes.prune.channels:PruneChannels",
-        "prune-blocks": "onnxpress.passes.prune.blocks:PruneBlocks",
-        "merge-neurons": "onnxpress.passes.prune.merge:MergeNeurons",
-        "prune-positions": "onnxpress.passes.prune.positions:PrunePositions",
+        "prune-magnitude": "onnxpress.passes.prune.zeros.magnitude:PruneMagnitude",
+        "prune-second-order": "onnxpress.passes.prune.zeros.second_order:PruneSecondOrder",
+        "prune-channels": "onnxpress.passes.prune.channels.channels:PruneChannels",
+        "prune-blocks": "onnxpress.passes.prune.blocks.blocks:PruneBlocks",
+        "merge-neurons": "onnxpress.passes.prune.merge.merge:MergeNeurons",
+        "prune-positions": "onnxpress.passes.prune.positions.positions:PrunePositions",
         "share-kmeans": "onnxpress.passes.share.kmeans:ShareKMeans",
         "factorize-svd": "onnxpress.passes.factorize.svd:FactorizeSVD",
         "factorize-spatial": "onnxpress.passes.factorize.spatial:FactorizeSpatial",

@@ -14,7 +14,7 @@ from onnxpress.calibration.views import Positions, View, spread
 from onnxpress.passes.inputs import Reading
 from onnxpress.passes.intercepts import intercept_of
 from onnxpress.passes.kernels.arrays import Float64Array
-from onnxpress.passes.kernels.least_squares import Normal
+from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.selection import Layout
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model

@@ -20,6 +20,7 @@ from onnxpress.calibration.batches import Array, Batch
 from onnxpress.calibration.metrics import Comparison
 from onnxpress.calibration.session import Runner
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.prune.ends import expose, find_end
 from onnxpress.rewriter.edits import add_node, set_input, set_output, sort
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
@@ -32,8 +33,6 @@ ROWS = 16
 """Samples that are enough."""
 
 _BIASED = ("Conv", "Gemm", "MatMul")
-_BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax", "ArgMax", "Identity")
-"""Last nodes before which noise is measured: behind them a sure answer hides it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,15 +135,8 @@ def _judged(model: Model) -> dict[str, int | None]:
     """Tensors whose noise counts, made outputs, with the axis along which a mean makes no difference."""
     found: dict[str, int | None] = {}
     for output in list(model.graph.outputs):
-        tensor, axis = output, None
-        while isinstance(tensor, gs.Variable) and tensor.inputs and tensor.inputs[0].op in _BOUNDED:
-            node = tensor.inputs[0]
-            if node.op in ("Softmax", "LogSoftmax"):
-                axis = int(node.attrs.get("axis", -1 if model.opset >= 13 else 1))
-            tensor = node.inputs[0]
-        found[str(tensor.name)] = axis
-        if all(each is not tensor for each in model.graph.outputs):
-            model.graph.outputs.append(tensor)
+        end = find_end(model, output)
+        found[expose(model, output, end.depth)] = end.axis
     return found
 
 

@@ -15,7 +15,7 @@ from onnxpress.passes.blockwise.weights import QuantizeWeights
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.narrow.float16 import ConvertFloat16
 from onnxpress.passes.normalise import Normalise
-from onnxpress.passes.prune.magnitude import PruneMagnitude
+from onnxpress.passes.prune.zeros.magnitude import PruneMagnitude
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError

@@ -7,7 +7,8 @@ import pytest
 from onnx import helper
 
 from onnxpress.passes.equations import equations
-from onnxpress.passes.kernels.least_squares import Choice, Normal
+from onnxpress.passes.kernels.least_squares import Choice
+from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.refit import Pair, refit, refit_site, zeros_of
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import RefusalError

@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from onnxpress.passes.prune.magnitude import PruneMagnitude
+from onnxpress.passes.prune.zeros.magnitude import PruneMagnitude
 from onnxpress.passes.selection import Layout
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model

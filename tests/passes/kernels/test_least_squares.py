@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress.passes.kernels.least_squares import Normal, choose_ridge, error, solve
+from onnxpress.passes.kernels.least_squares import choose_ridge, error, solve
+from onnxpress.passes.kernels.normal import Normal
 
 
 def problem(seed, *, n=80, k=7, rows=3, groups=1, noise=0.1, offset=0.0):
@@ -64,20 +65,6 @@ def test_error_is_that_of_the_rows(seed, bias, n, k):
     given = given + delta.reshape(2, 1, 3) if delta is not None else given
     wanted = np.linalg.norm(y - given) / np.linalg.norm(y)
     np.testing.assert_allclose(error(Normal.of(x, y), weight, delta), wanted, rtol=1e-7, atol=1e-7)
-
-
-def test_rows_may_come_in_parts():
-    x, y, _ = problem(0, groups=2)
-    whole = Normal.of(x, y)
-    parts = Normal.of(x[:, :30], y[:, :30]) + Normal.of(x[:, 30:], y[:, 30:]) + Normal.empty(2, 3, 7)
-    assert parts.count == whole.count == 80
-    for name in ("moment", "cross", "input_sum", "output_sum", "energy"):
-        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-9)
-
-
-def test_sums_of_float32_rows_are_float64():
-    normal = Normal.of(np.ones((1, 4, 2), np.float32), np.ones((1, 4, 3), np.float32))
-    assert {normal.moment.dtype, normal.cross.dtype, normal.input_sum.dtype, normal.energy.dtype} == {np.dtype(float)}
 
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-4])
@@ -156,15 +143,6 @@ def test_a_sample_of_outputs_chooses_the_ridge_of_masked_weights():
     assert choice == choose_ridge(*parts, start[chosen], mask=mask[chosen])
 
 
-def test_outputs_of_groups_count_within_a_group():
-    x, y, weight = problem(8, groups=2)
-    some = Normal.of(x, y).outputs(np.array([2, 0]))
-    same = Normal.of(x, y[..., [2, 0]])
-    np.testing.assert_allclose(some.cross, same.cross, rtol=1e-12, atol=1e-9)
-    chosen = weight[[2, 0, 5, 3]]
-    np.testing.assert_allclose(error(some, chosen), error(same, chosen), rtol=1e-9, atol=0)
-
-
 def test_outputs_of_zero_have_no_relative_error():
     zeros = Normal.of(np.ones((1, 3, 2)), np.zeros((1, 3, 1)))
     assert error(zeros, np.zeros((1, 2))) == 0
@@ -174,10 +152,6 @@ def test_outputs_of_zero_have_no_relative_error():
 def test_refuses_what_does_not_fit():
     x, y, start = problem(9)
     normal = Normal.of(x, y)
-    with pytest.raises(ValueError, match=r"rows of shape \[1, 80, 7\] have no outputs \[1, 79, 3\]"):
-        Normal.of(x, y[:, 1:])
-    with pytest.raises(ValueError, match="belong to products"):
-        Normal(normal.moment[:, 1:], normal.cross, normal.input_sum, normal.output_sum, normal.energy, 80)
     with pytest.raises(ValueError, match=r"weights of shape \[2, 7\] do not fit equations for \[3, 7\]"):
         solve(normal, start[1:], ridge=1.0)
     with pytest.raises(ValueError, match=r"a mask of shape \[3, 6\]"):

@@ -7,8 +7,8 @@ import pytest
 from onnx import helper
 
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.prune.channels.work import work_of
 from onnxpress.passes.prune.trials import Altered, open_trials
-from onnxpress.passes.prune.work import work_of
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.sites import find_sites
 

@@ -1,0 +1,1 @@
+"""Whole residual branches go."""

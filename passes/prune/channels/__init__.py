@@ -1,0 +1,1 @@
+"""Units of coupled axes go for good: channels, heads, neurons, hidden states."""

@@ -1,0 +1,1 @@
+"""Neurons that are alike become one, without any data."""

@@ -1,0 +1,117 @@
+"""How much of each group goes."""
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from onnxpress.passes.prune.amounts import Amounts, Goal, Limits, elements, share_out
+from onnxpress.passes.prune.channels.plan import Candidate
+from onnxpress.passes.prune.channels.ranking import Ranking
+from onnxpress.passes.prune.channels.sharing import shares
+from onnxpress.rewriter.couplings import find_couplings
+
+LIMITS = Limits(most=0.9)
+
+
+@pytest.fixture
+def model(build):
+    """Two groups of 8 and 4 neurons between three layers; the first has most of the weights."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["p"], name="first"),
+        helper.make_node("MatMul", ["p", "b"], ["q"], name="second"),
+        helper.make_node("MatMul", ["q", "c"], ["y"], name="last"),
+    ]
+    shapes = {"a": (10, 8), "b": (8, 4), "c": (4, 2)}
+    return build(nodes, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, x=("n", 10))
+
+
+@pytest.fixture
+def candidates(model):
+    """Candidates of the model's groups; each unit of a group costs so much."""
+
+    def of(*costs, gains=(1.0, 1.0)):
+        groups = [group for group in find_couplings(model).groups if group.frozen is None]
+        found = []
+        for group, cost, gain in zip(groups, costs, gains, strict=True):
+            scores = np.full(group.size - 1, float(cost))
+            errors = np.concatenate([[0.0], np.cumsum(scores)])
+            ranking = Ranking(group, np.arange(group.size - 1), scores, errors, consumers=1, observed=True)
+            found.append(Candidate(ranking, LIMITS.removable(group), gain))
+        return found
+
+    return of
+
+
+@pytest.fixture
+def shared(model, candidates):
+    """What is shared out, given the cost of a unit of each group."""
+
+    def of(*costs, gains=(1.0, 1.0), **options):
+        made = candidates(*costs, gains=gains)
+        work = {"first": 1.0, "second": 1.0, "last": 1.0}
+        amounts = Amounts(model, [each.group for each in made], work)
+        chosen = {"ratio": 0.25, "target": "units", "allocation": "error", "limits": LIMITS} | options
+        return shares(made, amounts, **chosen), amounts
+
+    return of
+
+
+def test_what_is_kept_is_a_multiple(candidates):
+    group = candidates(1, 1)[0].group
+    assert (group.size, elements(group)) == (8, 1)
+    assert Limits(round_to=3).removable(group) == [0, 2, 5]
+    assert Limits(round_to=3, min_kept=4).removable(group) == [0, 2]
+    assert Limits(most=0.25).removable(group) == [0, 1, 2]
+    assert Limits(round_to=16).removable(group) == [0]
+    assert Limits().removable(group) == list(range(8))  # one stays
+
+
+def test_the_nearest_number_is_the_smaller_of_two(candidates):
+    group = candidates(1, 1)[0].group
+    assert [Limits(round_to=4).nearest(group, wanted) for wanted in (1.9, 2.0, 2.1, 9)] == [0, 0, 4, 4]
+
+
+def test_amounts_count_weights_between_two_groups_once(model, candidates):
+    amounts = Amounts(model, [each.group for each in candidates(1, 1)], {"first": 3.0, "second": 2.0, "last": 0.0})
+    assert amounts.units([2, 1]) == 3 / 12
+    np.testing.assert_allclose(amounts.parameters([2, 1]), 1 - (60 + 6 * 3 + 6) / 120, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(amounts.flops([2, 1]), 1 - (60 * 3 + 18 * 2) / (80 * 3 + 32 * 2), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("target", ["units", "parameters", "flops"])
+@pytest.mark.parametrize("allocation", ["error", "uniform", "global"])
+def test_the_target_is_reached_and_not_by_far(shared, target, allocation):
+    counts, amounts = shared(1, 1, target=target, allocation=allocation, ratio=0.25)
+    part = getattr(amounts, target)(counts)
+    assert part >= 0.25
+    if allocation != "global":  # all units are alike, so one threshold takes them all
+        assert part < 0.5
+
+
+def test_the_same_part_of_each_group_is_not_asked_what_it_costs(shared):
+    assert shared(1, 9, allocation="uniform")[0] == shared(9, 1, allocation="uniform")[0] == [2, 1]
+
+
+@pytest.mark.parametrize("allocation", ["error", "global"])
+@pytest.mark.parametrize(("costs", "cheap"), [((1, 100), 0), ((100, 1), 1)])
+def test_the_cheaper_group_gives_more(shared, allocation, costs, cheap):
+    counts, _ = shared(*costs, allocation=allocation, target="parameters", ratio=0.2)
+    parts = [counts[0] / 8, counts[1] / 4]
+    assert parts[cheap] > parts[1 - cheap]
+
+
+def test_units_shared_out_save_as_much_work_as_the_same_part_of_each(shared):
+    counts, amounts = shared(100, 1)
+    assert amounts.units(counts) >= 0.25
+    assert amounts.flops(counts) >= amounts.flops([2, 1])
+
+
+def test_a_group_that_was_not_tried_counts_like_the_usual_one(shared):
+    mixed, _ = shared(1, 100, gains=(None, 0.001), target="parameters")
+    assert mixed == shared(1, 100, gains=(0.001, 0.001), target="parameters")[0]
+    assert mixed != shared(1, 100, gains=(1.0, 0.001), target="parameters")[0]
+
+
+def test_what_cannot_be_met_takes_all_that_may_go():
+    goal = Goal(lambda removed: sum(removed) / 10, 0.9)
+    assert share_out([(goal, 1.0)], [[0, 2], [0, 1, 3]], [lambda n: n, lambda n: n]) == [2, 3]
