@@ -300,3 +300,22 @@ def test_refuses_bad_options(options, message):
     with pytest.raises(ConfigError) as caught:
         PruneSecondOrder(**options)
     assert message in str(caught.value)
+
+
+def test_a_layer_that_others_make_up_for_keeps_all_its_weights(build, bench):
+    """One layer reads nothing but zeros and is large: it takes all that goes."""
+    nodes = [
+        helper.make_node("Mul", ["x", "zero"], ["z"]),
+        helper.make_node("MatMul", ["z", "silent"], ["s"], name="silent"),
+        helper.make_node("MatMul", ["x", "loud"], ["l"], name="loud"),
+        helper.make_node("Add", ["s", "l"], ["y"]),
+    ]
+    weights = {
+        "zero": np.zeros(1, np.float32),
+        "silent": DRAW.standard_normal((24, 40)).astype(np.float32),
+        "loud": DRAW.standard_normal((24, 40)).astype(np.float32),
+    }
+    model = build(nodes, weights, x=("n", 24))
+    report = PruneSecondOrder(sparsity=0.4)(model, bench(model, *narrow(samples(0)))).report
+    assert [skip.reason for skip in report.skips] == ["all its weights stay: those of other layers matter less"]
+    assert [change.site for change in report.changes] == ["silent"]
