@@ -81,14 +81,15 @@ def inspect(
     if draw is not None:
         check_folder(draw)
         structure.check_drawing(draw)
-    found = inspection.inspect(model)
+    subject = inspection.Subject.of(model)
+    found = inspection.examine(subject)
     report.write(found, "inspection")
     for table in survey.tables_of(found):
         show(table, stream=report.tables)
     if couplings:
         show(survey.couplings(found.couplings), stream=report.tables)
     if draw is not None:
-        write_text(structure.draw(model, draw), draw)
+        write_text(structure.draw(subject.model, draw), draw)
         say(f"wrote {draw}", stream=report.tables)
 
 

@@ -108,14 +108,43 @@ class Inspection:
     open_dims: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A model that is looked at.
+
+    Attributes:
+        path: of the file.
+        nodes_before: number before normalisation.
+        model: normalised.
+    """
+
+    path: Path
+    nodes_before: int
+    model: Model
+
+    @classmethod
+    def of(cls, path: str | Path) -> Subject:
+        """Load and normalise.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        raw = Model.load(path)
+        return cls(Path(path), sum(1 for _ in nodes(raw.graph)), Normalise()(raw, Workbench()).model)
+
+
 def inspect(path: str | Path) -> Inspection:
     """Look at a model; its weights are read once, nothing is run.
 
     Raises:
         ModelError: it cannot be read.
     """
-    raw = Model.load(path)
-    model = Normalise()(raw, Workbench()).model
+    return examine(Subject.of(path))
+
+
+def examine(subject: Subject) -> Inspection:
+    """Look at a model that is loaded."""
+    model = subject.model
     shapes, sites = infer_shapes(model), find_sites(model)
     couplings = couplings_of(model, sites)
     costs = {id(site): _cost(site, shapes) for site in sites}
@@ -123,13 +152,13 @@ def inspect(path: str | Path) -> Inspection:
     others = [multiply_adds(node, shapes) for _, node in nodes(model.graph) if id(node) not in used]
     every = [each for each in [*costs.values(), *others] if each is not None]
     return Inspection(
-        path=Path(path),
-        nbytes=Artifact.of(path).nbytes,
+        path=subject.path,
+        nbytes=Artifact.of(subject.path).nbytes,
         opset=model.opset,
         inputs=model.inputs,
         outputs=model.outputs,
         nodes=Counter(node.op for _, node in nodes(model.graph)),
-        nodes_before=sum(1 for _ in nodes(raw.graph)),
+        nodes_before=subject.nodes_before,
         layers=tuple(_layer(site, costs[id(site)], couplings) for site in sites),
         other_bytes=model.weight_bytes() - sum(site.nbytes for site in sites),
         other_multiply_adds=sum(each.count for each in others if each is not None),

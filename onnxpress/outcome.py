@@ -132,11 +132,19 @@ def _of_passes(result: CompressionResult) -> Iterator[str]:
     for report in result.reports:
         yield from (f"{report.name}: {warning}" for warning in report.warnings)
         if report.name not in (Normalise.name, *changed):
-            yield f"{report.name} changed nothing; the report says why for each weight"
+            yield f"{report.name} changed nothing; {_why(report)}"
     sparing = any(each.name.startswith(("prune-", "share-")) and each.changes for each in result.reports)
     encoded = any(each.name == Encode.name for each in result.reports)
     if sparing and not encoded and result.bytes_after > SHRUNK * result.bytes_before:
         yield "zeros and shared values make a file smaller only through encode: add it as the last pass"
+
+
+def _why(report: Report) -> str:
+    """Where to read on, or the reason where there is but one."""
+    reasons = {skip.reason for skip in report.skips}
+    if len(report.skips) == 1:
+        return f"{report.skips[0].site}: {reasons.pop()}"
+    return "the report says why for each weight"
 
 
 def _of_outputs(result: CompressionResult, option: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ GRID = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Ratios shown where curves were measured at many."""
 
 _MOST_COLUMNS = 8
+_JUDGED = "outputs that come from a Softmax, Sigmoid or the like are judged before it, where the answer is not sure yet"
 _PLACES = {"outputs": "worst output of the model", "layer": "output of the layer"}
 
 
@@ -82,9 +83,9 @@ def _table(family: Family, *, most: int) -> Table:
     measured = sorted({ratio for curve in family.curves for ratio in curve.ratios if ratio > 0})
     columns = measured if len(measured) <= _MOST_COLUMNS else [r for r in GRID if r <= measured[-1]]
     rows = [[curve.site, *(_cell(at(curve, ratio)) for ratio in columns)] for curve in family.curves]
-    notes = (
-        ["between the ratios that were measured, the relative error is taken as linear"] if columns != measured else []
-    )
+    notes = [_JUDGED] if family.where == "outputs" else []
+    if columns != measured:
+        notes.append("between the ratios that were measured, the relative error is taken as linear")
     if len(rows) > most:
         notes.append(f"and {len(rows) - most} less sensitive ones, in the report (--json)")
     return Table(family.title, ("site", *(f">{ratio:.3g}" for ratio in columns)), rows[:most], notes)

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxpress.passes.base import Workbench
-from onnxpress.passes.normalise import Normalise
 from onnxpress.rewriter.couplings import Group, Member, find_couplings
 from onnxpress.rewriter.couplings.drawing import to_dot, to_svg
 from onnxpress.rewriter.errors import ConfigError
@@ -114,17 +112,15 @@ def check_drawing(path: Path) -> None:
         raise ConfigError(f"drawing {path}: name a file that ends in {' or '.join(DRAWINGS)}")
 
 
-def draw(path: str | Path, kind: Path) -> str:
-    """A picture of the couplings of a model, normalised as passes see it.
+def draw(model: Model, kind: Path) -> str:
+    """A picture of the couplings of a model.
 
     Args:
-        path: of the model.
+        model: normalised, as passes see it.
         kind: the file that the picture is meant for; its ending decides.
 
     Raises:
         ConfigError: another ending than .svg and .dot.
-        ModelError: the model cannot be read.
     """
     check_drawing(kind)
-    model = Normalise()(Model.load(path), Workbench()).model
     return DRAWINGS[kind.suffix.lower()](model, find_couplings(model).groups)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from onnxpress.passes.base import Pass, Workbench
+from onnxpress.passes.idle import WHOLE, why_idle
 from onnxpress.passes.normalise import Normalise
 from onnxpress.passes.report import Report
 from onnxpress.rewriter.edits import sweep
@@ -48,6 +49,8 @@ class Pipeline:
             report = each.apply(copy, bench)
             sweep(copy)
             report.seconds = time.perf_counter() - began
+            if not (report.changes or report.skips or isinstance(each, Normalise)):
+                report.skip(WHOLE, why_idle(copy))
             reports.append(report)
             try:
                 check(copy, interface)

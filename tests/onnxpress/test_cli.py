@@ -182,7 +182,7 @@ def test_a_bug_is_one_line_unless_debugged(refused, run, model, monkeypatch):
     def fail(path):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(inspection, "inspect", fail)
+    monkeypatch.setattr(inspection, "examine", fail)
     complaint = refused("inspect", model, status=1, kind="bug")
     assert "ZeroDivisionError: by zero" in complaint
     assert "--debug" in complaint
@@ -193,7 +193,7 @@ def test_an_interrupt_ends_with_130(refused, model, monkeypatch):
     def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inspection, "inspect", interrupt)
+    monkeypatch.setattr(inspection, "examine", interrupt)
     refused("inspect", model, status=130, kind="stopped")
 
 
