@@ -19,7 +19,7 @@ def test_compress_writes_the_result_and_says_what_it_did(run, model, out, sample
     assert [each.name for each in out.parent.iterdir()] == ["result.onnx"]
 
 
-@pytest.mark.parametrize("recipe", ["smallest", "balanced", "int8", "int4", "fastest"])
+@pytest.mark.parametrize("recipe", ["smallest", "balanced", "int8", "int4", "fastest", "slim"])
 def test_every_built_in_recipe_runs(run, model, out, samples, recipe):
     status, _, complaint = run("compress", model, "-o", out, "--recipe", recipe, "--data", samples)
     assert status == 0, complaint

@@ -94,7 +94,7 @@ def test_a_limit_that_means_nothing_is_refused(limits, complaint):
     assert str(caught.value) == complaint
 
 
-@pytest.mark.parametrize("name", ["smallest", "fastest", "int8", "int4", "balanced"])
+@pytest.mark.parametrize("name", ["smallest", "fastest", "int8", "int4", "balanced", "slim"])
 def test_built_in_recipe_is_valid_and_described(name):
     recipe = load(name)
     assert recipe.name == name
@@ -103,7 +103,7 @@ def test_built_in_recipe_is_valid_and_described(name):
 
 
 def test_lists_the_built_in_recipes():
-    assert set(built_in()) == {"smallest", "fastest", "int8", "int4", "balanced"}
+    assert set(built_in()) == {"smallest", "fastest", "int8", "int4", "balanced", "slim"}
 
 
 def test_written_out_it_reads_the_same():
