@@ -31,6 +31,7 @@ class Feed:
     Attributes:
         count: number of batches; None where only a walk would tell.
         warnings: what the user must know about these samples.
+        made_up: whether nobody gave them: they show that a model runs, and teach nothing.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Feed:
         count: int | None = None,
         labels: Array | None = None,
         warnings: Sequence[str] = (),
+        made_up: bool = False,
     ) -> None:
         """Wrap samples that are known to fit; `open_feed` checks those that are not.
 
@@ -48,11 +50,13 @@ class Feed:
             count: number of batches, where known.
             labels: of all samples in order, where they are known without a walk.
             warnings: what the user must know about these samples.
+            made_up: whether nobody gave them.
         """
         self._source = source
         self._labels = labels
         self.count = count
         self.warnings = tuple(warnings)
+        self.made_up = made_up
 
     def __iter__(self) -> Iterator[Batch]:
         return (sample.batch for sample in self._source)
@@ -113,8 +117,36 @@ class Feed:
         rest = frozenset(range(self.count)) - chosen
         return self._part(_Part(self._source, keep=chosen), n), self._part(_Part(self._source, keep=rest), len(rest))
 
+    def spread(self, n: int, *, rows: int | None = None) -> Iterator[Batch]:
+        """A few batches, spread evenly over the feed where its length is known; else the first.
+
+        Args:
+            n: batches at most.
+            rows: with so many rows no further batch follows, since a large one is enough; None takes all `n`.
+
+        Raises:
+            ConfigError: `n` is below 1.
+            FeedError: there are no samples.
+        """
+        seen = 0
+        for batch in self if self.count is not None and self.count <= n else self.split(n)[0]:
+            yield batch
+            seen += max((len(array) for array in batch.values() if array.ndim), default=1)
+            if rows is not None and seen >= rows:
+                return
+        if not seen:
+            raise FeedError("the feed holds no samples; give at least one")
+
+    def numeric(self) -> Feed:
+        """The same samples, refused where they are no numbers: what learns from them would not notice.
+
+        Raises:
+            FeedError: while it is walked, at NaN or +inf in a float input; −inf is what masks hold.
+        """
+        return Feed(_Numeric(self._source), count=self.count, warnings=self.warnings, made_up=self.made_up)
+
     def _part(self, source: Iterable[Sample], count: int | None) -> Feed:
-        return Feed(source, count=count, warnings=self.warnings)
+        return Feed(source, count=count, warnings=self.warnings, made_up=self.made_up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +162,24 @@ class _Part:
         for position, sample in enumerate(islice(self.source, self.start, self.stop)):
             if self.keep is None or position in self.keep:
                 yield sample
+
+
+@dataclass(frozen=True, slots=True)
+class _Numeric:
+    """Samples whose floats are looked at as they pass."""
+
+    source: Iterable[Sample]
+
+    def __iter__(self) -> Iterator[Sample]:
+        for position, sample in enumerate(self.source):
+            for name, array in sample.batch.items():
+                wrong = int(np.count_nonzero(~(array < np.inf))) if array.dtype.kind == "f" else 0
+                if wrong:
+                    raise FeedError(
+                        f"batch {position} of the samples holds {wrong} NaN or infinite numbers in input {name!r}; "
+                        "mend or drop these samples"
+                    )
+            yield sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +267,9 @@ def _open_batches(source: object, inputs: tuple[InputSpec, ...]) -> Feed:
     name = _name(source)
     if isinstance(source, Feed):
         checked = _Checked(reiterable(source), inputs, name)
-        return Feed(checked, count=source.count, labels=source._labels, warnings=source.warnings)
+        return Feed(
+            checked, count=source.count, labels=source._labels, warnings=source.warnings, made_up=source.made_up
+        )
     if not isinstance(source, str | Path):
         count = len(source) if isinstance(source, Sequence) else None
         return Feed(_Checked(reiterable(source), inputs, name), count=count)

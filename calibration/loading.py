@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -60,9 +61,10 @@ def placed(skeleton: Skeleton) -> Iterator[tuple[onnx.ModelProto, Path | None]]:
     """
     from onnxpress.rewriter.save import save_skeleton
 
-    folder = _fill(skeleton)
-    if folder is not _TOO_LARGE:
-        yield skeleton.proto, folder
+    filling = _plan(skeleton)
+    if filling is not None:
+        filling.write()
+        yield skeleton.proto, filling.folder
         return
     with TemporaryDirectory(prefix="onnxpress-") as made:
         path = Path(made) / "model.onnx"
@@ -70,15 +72,36 @@ def placed(skeleton: Skeleton) -> Iterator[tuple[onnx.ModelProto, Path | None]]:
         yield read_model(path), path.parent
 
 
-_TOO_LARGE = Path()
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """Where the weights of a message go.
 
-
-def _fill(skeleton: Skeleton) -> Path | None:
-    """Leave weights where they lie, and put small ones into the message; return the folder of the others.
-
-    Returns:
-        `_TOO_LARGE`, and the message as it was, where too many are neither.
+    Attributes:
+        folder: of those that stay in their file; None where none does.
+        outside: they, with file, offset and bytes.
+        inside: those that go into the message.
     """
+
+    folder: Path | None
+    outside: Sequence[tuple[onnx.TensorProto, Path, int, int]]
+    inside: Sequence[tuple[onnx.TensorProto, Values]]
+
+    def write(self) -> None:
+        """Change the message so."""
+        for tensor, path, offset, length in self.outside:
+            tensor.ClearField("external_data")
+            for key, value in (("location", path.name), ("offset", offset), ("length", length)):
+                tensor.external_data.add(key=key, value=str(value))
+        for tensor, values in self.inside:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            content = io.BytesIO()
+            values.write(content)
+            tensor.raw_data = content.getvalue()
+
+
+def _plan(skeleton: Skeleton) -> _Filling | None:
+    """Leave weights where they lie, and put small ones into the message; None where too many are neither."""
     from onnxpress.rewriter.skeleton import is_marked, tensors
 
     folder: Path | None = None
@@ -96,19 +119,7 @@ def _fill(skeleton: Skeleton) -> Path | None:
         else:
             room -= values.nbytes
             inside.append((tensor, values))
-    if room < 0:
-        return _TOO_LARGE
-    for tensor, path, offset, length in outside:
-        tensor.ClearField("external_data")
-        for key, value in (("location", path.name), ("offset", offset), ("length", length)):
-            tensor.external_data.add(key=key, value=str(value))
-    for tensor, values in inside:
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
-        content = io.BytesIO()
-        values.write(content)
-        tensor.raw_data = content.getvalue()
-    return folder
+    return None if room < 0 else _Filling(folder, outside, inside)
 
 
 def _place(values: Values) -> tuple[Path, int] | None:

@@ -212,10 +212,18 @@ class Relay:
         self._batches = total
 
     def _look(self, name: str, sample: tuple[int, Batch]) -> Array:
-        """A kept tensor, or an input."""
+        """A kept tensor, or an input.
+
+        Raises:
+            FeedError: the sample lacks it.
+        """
         position, batch = sample
-        kept = self._kept.get(name)
-        return batch[name] if kept is None else kept.load(position)
+        if (kept := self._kept.get(name)) is not None:
+            return kept.load(position)
+        if name not in batch:
+            found = ", ".join(map(repr, batch)) or "nothing"
+            raise FeedError(f"batch {position} lacks the input {name!r}, it holds {found}; give all inputs in each")
+        return batch[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,12 +279,13 @@ class _Kept:
             self._path(position).unlink(missing_ok=True)
 
     def declared(self, name: str) -> onnx.ValueInfoProto:
-        """As the input of a part: sizes are fixed where all batches have the same, else unknown."""
+        """As the input of a part: rank and sizes are fixed where all batches have the same, else unknown."""
         import onnx
 
-        first = self._shapes[0]
-        same = [len({shape[axis] for shape in self._shapes}) == 1 for axis in range(len(first))]
-        dims = [size if fixed else None for size, fixed in zip(first, same, strict=True)]
+        dims: list[int | None] | None = None
+        if len({len(shape) for shape in self._shapes}) == 1:
+            sizes = (set(along) for along in zip(*self._shapes, strict=True))
+            dims = [next(iter(each)) if len(each) == 1 else None for each in sizes]
         return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(self._dtype), dims)
 
     def _path(self, position: int) -> Path:

@@ -156,7 +156,7 @@ def _make(inputs: Sequence[InputSpec], samples: int, seed: int, sizing: _Sizing)
             raise FeedError(f"input {spec.name!r} declares {shape_text(spec)}, more than 1 GiB; {_ADVICE}")
     text = ", ".join(f"{spec.name} {list(shape)}" for spec, shape in zip(inputs, shapes, strict=True))
     warning = f"no samples were given: inputs are made up ({text}), so accuracy and ranges mean little; {_ADVICE}"
-    return Feed(_Made(tuple(inputs), shapes, samples, seed), count=samples, warnings=[warning])
+    return Feed(_Made(tuple(inputs), shapes, samples, seed), count=samples, warnings=[warning], made_up=True)
 
 
 @dataclass(frozen=True, slots=True)

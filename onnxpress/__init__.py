@@ -47,7 +47,12 @@ if TYPE_CHECKING:
     from onnxpress.passes.narrow.float16 import ConvertFloat16
     from onnxpress.passes.normalise import Normalise
     from onnxpress.passes.pipeline import Pipeline, PipelineResult
+    from onnxpress.passes.prune.blocks.blocks import PruneBlocks
+    from onnxpress.passes.prune.channels.channels import PruneChannels
+    from onnxpress.passes.prune.merge.merge import MergeNeurons
+    from onnxpress.passes.prune.positions.positions import PrunePositions
     from onnxpress.passes.prune.zeros.magnitude import PruneMagnitude
+    from onnxpress.passes.prune.zeros.second_order import PruneSecondOrder
     from onnxpress.passes.quantize.dynamic import QuantizeDynamic
     from onnxpress.passes.quantize.static import QuantizeStatic
     from onnxpress.passes.share.kmeans import ShareKMeans
@@ -76,6 +81,11 @@ _HOMES = {
     "PipelineResult": "passes.pipeline",
     "Normalise": "passes.normalise",
     "PruneMagnitude": "passes.prune.zeros.magnitude",
+    "MergeNeurons": "passes.prune.merge.merge",
+    "PruneBlocks": "passes.prune.blocks.blocks",
+    "PruneChannels": "passes.prune.channels.channels",
+    "PrunePositions": "passes.prune.positions.positions",
+    "PruneSecondOrder": "passes.prune.zeros.second_order",
     "ShareKMeans": "passes.share.kmeans",
     "FactorizeSVD": "passes.factorize.svd",
     "FactorizeSpatial": "passes.factorize.spatial",
@@ -115,6 +125,11 @@ __all__ = [
     "PipelineResult",
     "Normalise",
     "PruneMagnitude",
+    "PruneSecondOrder",
+    "PruneChannels",
+    "PruneBlocks",
+    "PrunePositions",
+    "MergeNeurons",
     "ShareKMeans",
     "FactorizeSVD",
     "FactorizeSpatial",

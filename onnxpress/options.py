@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -60,6 +61,21 @@ def schema_of(name: str) -> dict[str, JsonValue]:
     return result
 
 
+def options_of(kind: type[Pass]) -> frozenset[str]:
+    """Names of the options of a pass."""
+    return frozenset(each.name for each in fields(kind))
+
+
+def descriptions_of(kind: type[Pass]) -> dict[str, str]:
+    """What each option means, from the docstrings of a pass and of what it inherits; the nearest counts."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        _, _, listed = inspect.cleandoc(each.__dict__.get("__doc__") or "").partition("\nAttributes:\n")
+        for name, text in re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", listed.partition("\n\n")[0], re.MULTILINE):
+            found[name] = " ".join(text.split())
+    return found
+
+
 class Complaint(NamedTuple):
     """What pydantic says about a field.
 
@@ -80,17 +96,19 @@ class Complaint(NamedTuple):
         """The one to show: a stray field before the missing one for which it may be misspelt."""
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         wish = first["msg"].replace("Input should be", "should be").replace("Value error, ", "")
+        wish = wish.replace("a valid tuple", "a list")
         return cls(first["type"], first["loc"], wish, first["input"])
 
 
 def _with_sites(kind: type[Pass], options: Mapping[str, object], where: str) -> dict[str, object]:
     """The options with `sites: {include, exclude}` spread out."""
     result = dict(options)
-    if "sites" not in result or "sites" in {each.name for each in fields(kind)}:
+    if "sites" not in result or "sites" in options_of(kind):
         return result
     sites = result.pop("sites")
-    if not set(SITES) <= {each.name for each in fields(kind)}:
-        raise ConfigError(f"{where}.sites: {kind.name} works on the whole model; leave it out")
+    if not set(SITES) <= options_of(kind):
+        other = "ignored_layers names layers that stay" if "ignored_layers" in options_of(kind) else "leave it out"
+        raise ConfigError(f"{where}.sites: {kind.name} works on the whole model; {other}")
     if not isinstance(sites, Mapping) or not set(sites) <= set(SITES):
         raise ConfigError(f"{where}.sites: write {{include: [globs], exclude: [globs]}}, not {sites!r}")
     for key in set(sites) & set(result):
@@ -118,12 +136,15 @@ def _checked(kind: type[Pass], options: Mapping[str, object], where: str) -> dic
 def _model(kind: type[Pass]) -> type[BaseModel]:
     """A pydantic model with the fields of a pass."""
     hints = get_type_hints(kind)
+    meant = descriptions_of(kind)
     members: dict[str, Any] = {}
     for each in fields(kind):
+        told = meant.get(each.name)
         if each.default_factory is not MISSING:
-            members[each.name] = (hints[each.name], Field(default_factory=each.default_factory))
+            members[each.name] = (hints[each.name], Field(default_factory=each.default_factory, description=told))
         else:
-            members[each.name] = (hints[each.name], ... if each.default is MISSING else each.default)
+            default = ... if each.default is MISSING else each.default
+            members[each.name] = (hints[each.name], Field(default, description=told))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     made: type[BaseModel] = create_model(kind.__name__, __config__=config, **members)
     return made
@@ -132,4 +153,4 @@ def _model(kind: type[Pass]) -> type[BaseModel]:
 def _field_in(message: str, kind: type[Pass]) -> str:
     """`.field` where the message of a pass starts with the name of one of its fields."""
     first = re.match(r"\w+", message)
-    return f".{first[0]}" if first and first[0] in {each.name for each in fields(kind)} else ""
+    return f".{first[0]}" if first and first[0] in options_of(kind) else ""

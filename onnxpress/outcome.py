@@ -112,13 +112,13 @@ def cautions(result: CompressionResult, *, calibrated: bool, separate: bool) -> 
     """
     if result.recipe.needs_data and not calibrated:
         yield (
-            f"the ranges of {result.recipe.name} come from made-up inputs, so the result may be useless on real ones; "
-            "give samples (--data)"
+            f"{result.recipe.name} learns from samples, and none were given: made-up inputs or rules of thumb took "
+            "their place, so the result may be useless on real ones; give samples (--data)"
         )
     yield from _of_passes(result)
     yield from _of_outputs(result, "--test" if separate else "--data")
-    if result.recipe.needs_data and calibrated and not separate and result.verification.metric is not None:
-        yield "the metric was measured on the samples that calibrated; give others by test (--test)"
+    if calibrated and not separate:
+        yield from _of_judges(result)
     if result.bytes_after > result.bytes_before:
         yield f"the result is larger than the input: {result.bytes_after:,} bytes, {result.bytes_before:,} before"
     for each in result.benchmarks:
@@ -137,6 +137,18 @@ def _of_passes(result: CompressionResult) -> Iterator[str]:
     encoded = any(each.name == Encode.name for each in result.reports)
     if sparing and not encoded and result.bytes_after > SHRUNK * result.bytes_before:
         yield "zeros and shared values make a file smaller only through encode: add it as the last pass"
+
+
+def _of_judges(result: CompressionResult) -> Iterator[str]:
+    """Samples that judge what was learned from them."""
+    learned = dict.fromkeys(each.name for each in result.recipe.passes if each.learns)
+    if learned:
+        yield (
+            f"the outputs are judged on the samples that {' and '.join(learned)} learned from, where they are better "
+            "than elsewhere: give others to judge by (--test)"
+        )
+    elif result.recipe.needs_data and result.verification.metric is not None:
+        yield "the metric was measured on the samples that calibrated; give others by test (--test)"
 
 
 def _why(report: Report) -> str:

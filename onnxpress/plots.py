@@ -94,7 +94,7 @@ def draw(sites: Sequence[SiteTotal]) -> str:
     sizes.set_title("stored weights, kB", loc="left", fontsize=10)
     sizes.legend(frameon=False, fontsize=8, loc="lower right")
     errors.barh(rows, [100 * (each.error or 0) for each in shown], height=0.44, color=RED)
-    errors.set_title("relative error of the weights, %", loc="left", fontsize=10)
+    errors.set_title("relative error of each change, %", loc="left", fontsize=10)
     for axes in (sizes, errors):
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 from onnxpress.calibration.feeds import Feed
@@ -43,6 +43,15 @@ class Workbench:
         """
         object.__setattr__(self, "providers", tuple(map(provider_name, self.providers)))
 
+    def for_learning(self) -> Workbench:
+        """For a pass that takes weights or choices from samples: made-up ones teach it noise, so it gets none.
+
+        Samples that hold no numbers are refused when they are read.
+        """
+        if self.feed is None:
+            return self
+        return replace(self, feed=None if self.feed.made_up else self.feed.numeric())
+
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
@@ -58,9 +67,14 @@ class Pass(ABC):
 
     A subclass names itself (`name`), checks its options in `__post_init__` and implements `apply`.
     Calling a pass leaves the caller's model as it was and returns a new one.
+
+    Attributes:
+        name: in recipes and reports.
+        learns: whether it takes weights or choices from samples, so that made-up ones are worse than none.
     """
 
     name: ClassVar[str]
+    learns: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, model: Model, bench: Workbench) -> Report:
@@ -70,9 +84,13 @@ class Pass(ABC):
         """Rewrite a copy of `model` (weights are shared until replaced)."""
         copy = model.clone()
         began = time.perf_counter()
-        report = self.apply(copy, bench or Workbench())
+        report = self.apply(copy, self.fitting(bench or Workbench()))
         report.seconds = time.perf_counter() - began
         return PassResult(copy, report)
+
+    def fitting(self, bench: Workbench) -> Workbench:
+        """The workbench as this pass may use it."""
+        return bench.for_learning() if self.learns else bench
 
     def options(self) -> dict[str, object]:
         """The options as a recipe would write them."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from onnxpress.calibration.batches import Array
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.relay import Relay
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.inputs import Reading, check_sole, reading_of
+from onnxpress.passes.inputs import Reading, check_sole, check_width, reading_of
 from onnxpress.passes.kernels.normal import Normal
-from onnxpress.passes.row_sums import Indices, Plan, Shown, Sums, Target
+from onnxpress.passes.row_sums import Indices, Sampling, Shown, Sums, Target
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use, find_sites
-
-ROWS = 8192
-"""Rows of what a layer reads that its equations are summed over, unless stated otherwise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +47,6 @@ def equations(
     bench: Workbench,
     *,
     held_out: float = 0.25,
-    rows: int = ROWS,
     kept_out: Mapping[str, Indices] | None = None,
 ) -> Iterator[tuple[Site, Pair | RefusalError]]:
     """The equations of one layer after the other, each of what it reads in the model as it is at that step.
@@ -58,11 +56,11 @@ def equations(
 
     Args:
         model: being pruned; tensors are called as in the original.
-        original: gives the outputs that are wanted; not changed meanwhile.
+        original: gives the outputs that are wanted; not changed meanwhile. It may be the model itself, where the
+            caller changes nothing: then it runs but once.
         sites: weights of the model, in any order.
         bench: brings the samples.
         held_out: part of the samples that is kept for judging.
-        rows: taken of all samples for a layer, evenly spread; four for each of its inputs, where that is more.
         kept_out: which rows of the original's matrix of a weight (`Layout.to_rows`) its matrix still has, by name of
             the site; sites that are not named have all.
 
@@ -71,23 +69,22 @@ def equations(
 
     Raises:
         FeedError: there are no samples.
-        ValueError: `held_out` not in (0, 1), or no rows.
+        ValueError: `held_out` not in (0, 1).
     """
     if bench.feed is None:
         raise FeedError("layers are refitted on samples; give some with --data")
-    if not 0 < held_out < 1 or rows < 1:
-        raise ValueError(f"held_out {held_out} must lie in (0, 1), rows {rows} be 1 or more")
-    plan = Plan(held_out, rows, _count(bench.feed))
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out {held_out} must lie in (0, 1)")
+    sampling = Sampling(held_out, _count(bench.feed))
     steps = _steps(model, original, sites, kept_out or {})
-    with (
-        Relay(bench.feed, providers=bench.providers, threads=bench.threads) as ours,
-        Relay(bench.feed, providers=bench.providers, threads=bench.threads) as theirs,
-    ):
+    with ExitStack() as stack:
+        ours = stack.enter_context(_side(model, bench.feed, bench))
+        theirs = ours if original is model else stack.enter_context(_side(original, bench.feed, bench))
         for step in bench.progress.track(steps, label="layers", total=len(steps)):
             if isinstance(step, tuple):
                 yield step
                 continue
-            found = _pairs(step, plan, _Side(model, ours), _Side(original, theirs))
+            found = _pairs(step, sampling, ours, theirs)
             for index, layer in enumerate(step):
                 yield layer.site, found if isinstance(found, RefusalError) else found[index]
 
@@ -126,6 +123,7 @@ def _steps(model: Model, original: Model, sites: Sequence[Site], kept_out: Mappi
     for site in sorted(sites, key=lambda each: order.get(id(each.node), len(order))):
         try:
             check_sole(model, site)
+            check_width(site)
             layer = _layer(site, kept_out.get(site.name), *_counterpart(model, original, site, twins))
         except RefusalError as refusal:
             steps.append((site, refusal))
@@ -164,15 +162,25 @@ def _layer(site: Site, chosen: Indices | None, twin: Site, readings: tuple[tuple
     return _Layer(site, twin, chosen, readings)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Side:
     """A model and how far it ran."""
 
     model: Model
     relay: Relay
 
+    def run(self, tensors: Iterable[str], *, keep: bool) -> Iterator[dict[str, Array]]:
+        """The values of some tensors, batch by batch."""
+        return self.relay.run(self.model, list(tensors), keep=keep)
 
-def _pairs(layers: Sequence[_Layer], plan: Plan, ours: _Side, theirs: _Side) -> list[Pair] | RefusalError:
+
+@contextmanager
+def _side(model: Model, feed: Feed, bench: Workbench) -> Iterator[_Side]:
+    with Relay(feed, providers=bench.providers, threads=bench.threads) as relay:
+        yield _Side(model, relay)
+
+
+def _pairs(layers: Sequence[_Layer], sampling: Sampling, ours: _Side, theirs: _Side) -> list[Pair] | RefusalError:
     """The equations of layers that read the same."""
     readings = layers[0].readings
     own, other = ({each.tensor: None for each in side} for side in zip(*readings, strict=True))
@@ -181,13 +189,22 @@ def _pairs(layers: Sequence[_Layer], plan: Plan, ours: _Side, theirs: _Side) -> 
     targets = [Target.of(ours.model, layer.site, theirs.model, layer.twin, layer.chosen) for layer in layers]
     sums = Sums(), Sums()
     try:
-        walks = ours.relay.run(ours.model, list(own), keep=keep), theirs.relay.run(theirs.model, list(other), keep=keep)
-        for batch, seen in enumerate(zip(*walks, strict=True)):
+        for batch, (seen, given) in enumerate(_together(ours, own, theirs, other, keep=keep)):
             for reading, wanted in readings:
-                rows = Shown(reading, seen[0][reading.tensor], wanted, seen[1][wanted.tensor])
-                rows.show(targets, sums, plan, batch)
+                rows = Shown(reading, seen[reading.tensor], wanted, given[wanted.tensor])
+                rows.show(targets, sums, sampling, batch)
     except ConfigError as error:
         return RefusalError(str(error))
     if not (sums[0].count and sums[1].count):
         return RefusalError("the samples show it too few rows without NaN or infinities")
     return [Pair(*each) for each in zip(*(part.normals() for part in sums), strict=True)]
+
+
+def _together(
+    ours: _Side, own: Iterable[str], theirs: _Side, other: Iterable[str], *, keep: bool
+) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+    """What both sides give of each batch; a model that is both runs once."""
+    if ours is theirs:
+        yield from ((values, values) for values in ours.run([*own, *other], keep=keep))
+    else:
+        yield from zip(ours.run(own, keep=keep), theirs.run(other, keep=keep), strict=True)

@@ -21,6 +21,12 @@ from onnxpress.rewriter.sites import Site, Use
 MEMORY = 2**30
 """Bytes of second moments held at once, unless stated otherwise."""
 
+SOLVED = 4 * MEMORY
+"""Bytes that second moments may take while equations of one layer are solved: 8192 inputs of one group."""
+
+_COPIES = 8
+"""How many matrices as large as the moment there are then, of float64: parts, sums, factors, inverses."""
+
 _Item = TypeVar("_Item")
 
 
@@ -126,6 +132,18 @@ def moment_bytes(site: Site, readings: Iterable[Reading], rows: int) -> dict[Rea
         rows: of the matrix that the weight is.
     """
     return dict.fromkeys(readings, 4 * site.groups * (site.size // max(1, rows)) ** 2)
+
+
+def check_width(site: Site) -> None:
+    """Refuse a weight with so many inputs that equations with their second moments take too much memory, and hours.
+
+    Raises:
+        RefusalError: says how much.
+    """
+    width = site.size // max(1, Layout.of(site).rows)
+    needed = 8 * _COPIES * site.groups * width**2
+    if needed > SOLVED:
+        raise RefusalError(f"it reads {width} inputs: the second moments of so many take {needed / 1e9:.0f} GB")
 
 
 def in_parts(

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.selection import Layout
+from onnxpress.passes.storing import narrowed
 from onnxpress.rewriter.edits import output_ids, set_input
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 from onnxpress.rewriter.sites import FLOATS, Site, Use
@@ -56,9 +57,13 @@ class Intercept:
         Args:
             model: holds the layer.
             delta: in units of the product W·x, [out].
+
+        Raises:
+            RefusalError: the type of the constant cannot hold the sum; nothing was changed.
         """
         constant = _input(self.node, self.index)
-        changed = ((self.read(model) + delta) * self.factor).astype(np.float32).astype(self.dtype).reshape(self.shape)
+        wide = (self.read(model) + delta) * self.factor
+        changed = narrowed(wide.reshape(self.shape), self.dtype, what="bias")
         if constant is not None and len(constant.outputs) == 1 and id(constant) not in output_ids(model):
             model.replace_weight(constant, changed)
             return

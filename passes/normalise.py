@@ -14,6 +14,7 @@ from onnxpress.rewriter.invariants import check_operators
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.rules.activations import name_activations
 from onnxpress.rewriter.rules.affine import fold_affine
+from onnxpress.rewriter.rules.branches import choose_branches
 from onnxpress.rewriter.rules.constants import constant_nodes_to_initializers, fix_defaults, share_identical
 from onnxpress.rewriter.rules.folding import fold_constants, fold_shapes
 from onnxpress.rewriter.rules.layout import cancel_transposes
@@ -33,8 +34,8 @@ class Normalise(Pass):
     """Rewrite a model without changing what it computes.
 
     Weights in Constant nodes or behind Cast, Identity or Transpose become initializers, constants and fixed sizes
-    fold, Transposes cancel, BatchNormalization (also as Sub, Mul, Add) goes into the layer before it, equal weights
-    are stored once, and what does nothing goes.
+    fold, branches that always run take the place of their If, Transposes cancel, BatchNormalization (also as Sub, Mul,
+    Add) goes into the layer before it, equal weights are stored once, and what does nothing goes.
 
     Attributes:
         fix_defaults: make weights that are listed as optional graph inputs constant.
@@ -94,7 +95,8 @@ class Normalise(Pass):
         return sweep(model) > 0 or busy
 
     def _rules(self) -> list[Rule]:
-        rules: list[Rule] = [constant_nodes_to_initializers, fold_constants, fold_shapes, remove_noops]
+        rules: list[Rule] = [constant_nodes_to_initializers, fold_constants, fold_shapes]
+        rules += [choose_branches, remove_noops]
         optional: list[tuple[bool, Rule]] = [
             (self.cancel_transposes, cancel_transposes),
             (self.fold_affine, fold_padding),

@@ -46,7 +46,7 @@ class Pipeline:
         interface = Interface.of(copy)
         for each in bench.progress.track(self.order(), label="passes"):
             began = time.perf_counter()
-            report = each.apply(copy, bench)
+            report = each.apply(copy, each.fitting(bench))
             sweep(copy)
             report.seconds = time.perf_counter() - began
             if not (report.changes or report.skips or isinstance(each, Normalise)):

@@ -21,6 +21,7 @@ from onnxpress.passes.kernels.least_squares import RIDGES, Choice, choose_ridge,
 from onnxpress.passes.report import Report
 from onnxpress.passes.row_sums import Indices
 from onnxpress.passes.selection import Layout, RefusalError
+from onnxpress.passes.storing import narrowed
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
 
@@ -89,7 +90,8 @@ def refit_site(
         The choice; with an infinite ridge nothing was changed.
 
     Raises:
-        RefusalError: no equations can be solved, or the weight's type cannot hold the result.
+        RefusalError: no equations can be solved, or the type of weight or bias cannot hold the result; nothing was
+            changed.
     """
     layout, stored = Layout.of(site), site.array()
     intercept = intercept_of(model, site)
@@ -100,12 +102,13 @@ def refit_site(
         choice = choose_ridge(pair.fit, pair.held_out, rows, ridges=ridges, mask=allowed, bias=fitted)
         if choice.before < _EXACT or math.isinf(choice.ridge):
             return Choice(math.inf, choice.before, choice.before)
-        found, delta = solve(pair.total, rows, ridge=choice.ridge, mask=allowed, bias=fitted)
+        found, delta = solve(pair.total, rows, ridge=choice.ridge, mask=allowed, bias=fitted, overwrite=True)
     except ValueError as error:
         raise RefusalError(str(error)) from error
-    model.replace_weight(site.weight, _narrowed(layout.from_rows(found), stored))
+    weight = narrowed(layout.from_rows(found), stored.dtype)
     if intercept is not None and delta is not None:
         intercept.add(model, delta)
+    model.replace_weight(site.weight, weight)
     return choice
 
 
@@ -124,16 +127,3 @@ def _why(choice: Choice) -> str:
     if choice.before < _EXACT:
         return "its output is as before, there is nothing to make up for"
     return f"that does not lower the error of its output on held-out samples, {100 * choice.before:.3g} %"
-
-
-def _narrowed(wide: Array, like: Array) -> Array:
-    """In the type of the stored weight.
-
-    Raises:
-        RefusalError: that cannot hold it.
-    """
-    with np.errstate(over="ignore"):
-        narrow = wide.astype(np.float64 if like.dtype == np.float64 else np.float32).astype(like.dtype)
-    if not np.isfinite(narrow).all():
-        raise RefusalError(f"the new weight does not fit into {like.dtype}")
-    return narrow

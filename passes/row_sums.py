@@ -22,6 +22,9 @@ from onnxpress.rewriter.sites import Site
 
 Indices = NDArray[np.int64]
 
+ROWS = 8192
+"""Rows of what a layer reads that its equations are summed over, evenly spread."""
+
 _ROWS_PER_INPUT = 4
 """Rows for each input of a layer, where that is more."""
 
@@ -33,18 +36,18 @@ _STRETCHES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Sampling:
     """Which rows are taken, and which of them are held out.
 
     Attributes:
         held_out: part of the samples.
-        rows: of a layer at least.
         batches: there are.
+        rows: of a layer at least.
     """
 
     held_out: float
-    rows: int
     batches: int
+    rows: int = ROWS
 
     def positions(self, count: int, k: int) -> Positions:
         """The rows to take of the `count` that a batch has."""
@@ -163,7 +166,7 @@ class Shown:
     wanted: Reading
     original: Array
 
-    def show(self, targets: Sequence[Target], sums: tuple[Sums, Sums], plan: Plan, batch: int) -> None:
+    def show(self, targets: Sequence[Target], sums: tuple[Sums, Sums], sampling: Sampling, batch: int) -> None:
         """Show the rows of a batch that are taken to the sums of those to fit, or of those to judge by.
 
         Raises:
@@ -175,8 +178,8 @@ class Shown:
         if not count:
             return
         sizes = [view.rows(array, np.zeros(1, np.int64)).size for view, array in self._both()]
-        positions = plan.positions(count, sizes[0] // max(1, targets[0].groups))
-        judged = plan.judged(positions, count, batch, len(self.array))
+        positions = sampling.positions(count, sizes[0] // max(1, targets[0].groups))
+        judged = sampling.judged(positions, count, batch, len(self.array))
         step = max(1, _PIECE // max(sizes))
         for total, part in zip(sums, (positions[~judged], positions[judged]), strict=True):
             for start in range(0, len(part), step):

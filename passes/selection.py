@@ -134,8 +134,29 @@ def check_fraction(owner: Pass, field: str) -> None:
         ConfigError: names the field.
     """
     value = getattr(owner, field)
-    if not _is_number(value) or not 0 < value <= 1:
+    if not is_number(value) or not 0 < value <= 1:
         raise wrong(owner, field, "lie in (0, 1]")
+
+
+def check_part(owner: Pass, field: str) -> None:
+    """Refuse what is not in (0, 1).
+
+    Raises:
+        ConfigError: names the field.
+    """
+    value = getattr(owner, field)
+    if not is_number(value) or not 0 < value < 1:
+        raise wrong(owner, field, "lie in (0, 1)")
+
+
+def check_flag(owner: Pass, field: str) -> None:
+    """Refuse what is neither true nor false.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    if not isinstance(getattr(owner, field), bool):
+        raise wrong(owner, field, "be true or false")
 
 
 def check_count(owner: Pass, field: str, *, least: int = 1) -> None:
@@ -170,5 +191,6 @@ def check_exactly_one(owner: Pass, fields: Sequence[str]) -> None:
         raise ConfigError(f"{owner.name}: give exactly one of {', '.join(fields)}; got {' and '.join(given) or 'none'}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether an option is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -6,6 +6,7 @@ would fail at a node further on; what the others have in common is known after a
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -31,8 +32,11 @@ class Ranks:
     choices: dict[int, frozenset[int]] = field(default_factory=dict)
 
 
-_Known = dict[tuple[str, int], frozenset[int]]
-"""What is possible: ("rank", identity of a tensor): its ranks; ("branch", identity of a condition): 1 then, 0 else."""
+_Known = ChainMap[tuple[str, int], frozenset[int]]
+"""What is possible: ("rank", identity of a tensor): its ranks; ("branch", identity of a condition): 1 then, 0 else.
+
+A branch writes into a mapping of its own, before those of the graphs around it.
+"""
 
 ROUNDS = 8
 """Sweeps at most; each settles one more If in a chain of them."""
@@ -59,7 +63,7 @@ class _ContradictionError(Exception):
 
 def infer_ranks(model: Model, shapes: Shapes) -> Ranks:
     """Ranks of the tensors that inference left open and that only some choices of branches allow."""
-    known: _Known = {}
+    known: _Known = ChainMap()
     if not any(node.op == "If" for node in model.graph.nodes):
         return Ranks()
     try:
@@ -88,7 +92,7 @@ def _node(node: gs.Node, known: _Known, shapes: Shapes) -> None:
             _narrow(node.inputs[index], {rank}, known, shapes)
     if node.op == "Conv" and node.inputs[1].shape is not None:
         _narrow(node.inputs[0], {len(node.inputs[1].shape)}, known, shapes)
-    step = _step(node)
+    step = _step(node, shapes)
     if step is None:
         return
     source, result = node.inputs[0], node.outputs[0]
@@ -99,11 +103,11 @@ def _node(node: gs.Node, known: _Known, shapes: Shapes) -> None:
         _narrow(source, {rank - step for rank in above}, known, shapes)
 
 
-def _step(node: gs.Node) -> int | None:
+def _step(node: gs.Node, shapes: Shapes) -> int | None:
     """By how much the rank of the output is above that of the input."""
     if node.op in SAME:
         return 0
-    axes = option(node, "axes", 1) if node.op in ("Squeeze", "Unsqueeze") else None
+    axes = option(node, "axes", 1, shapes) if node.op in ("Squeeze", "Unsqueeze") else None
     if axes is None:
         return None
     return len(axes) if node.op == "Unsqueeze" else -len(axes)
@@ -112,10 +116,10 @@ def _step(node: gs.Node) -> int | None:
 def _choose(node: gs.Node, known: _Known, shapes: Shapes) -> None:
     """Keep what the branches that can run have in common, and what is said of tensors inside of each branch."""
     condition = node.inputs[0]
-    may_run = _choices(condition, known)
+    may_run = _choices(condition, known, shapes)
     outcomes: dict[int, tuple[gs.Graph, _Known]] = {}
     for choice, branch in ((1, node.attrs["then_branch"]), (0, node.attrs["else_branch"])):
-        trial: _Known = {**known, ("branch", id(condition)): frozenset({choice})}
+        trial = known.new_child({("branch", id(condition)): frozenset({choice})})
         try:
             for outer, inner in zip(node.outputs, branch.outputs, strict=True):
                 possible = _possible(outer, known, shapes)
@@ -125,13 +129,14 @@ def _choose(node: gs.Node, known: _Known, shapes: Shapes) -> None:
         except _ContradictionError:
             continue
         own = {id(tensor) for _, each in nodes(branch) for tensor in each.outputs}
-        known |= {key: each for key, each in trial.items() if key[1] in own}
+        known.update({key: each for key, each in trial.maps[0].items() if key[1] in own})
         if choice in may_run:
             outcomes[choice] = branch, trial
     if not outcomes:
         raise _ContradictionError
-    shared = set[tuple[str, int]].intersection(*(set(trial) for _, trial in outcomes.values()))
-    known |= {key: frozenset[int]().union(*(trial[key] for _, trial in outcomes.values())) for key in shared}
+    trials = [trial for _, trial in outcomes.values()]
+    shared = {key for trial in trials for key in trial.maps[0] if all(key in each for each in trials)}
+    known.update({key: frozenset[int]().union(*(trial[key] for trial in trials)) for key in shared})
     known["branch", id(condition)] = frozenset(outcomes)
     for index, outer in enumerate(node.outputs):
         found = [_possible(branch.outputs[index], trial, shapes) for branch, trial in outcomes.values()]
@@ -139,9 +144,9 @@ def _choose(node: gs.Node, known: _Known, shapes: Shapes) -> None:
             _narrow(outer, {rank for each in found if each is not None for rank in each}, known, shapes)
 
 
-def _choices(condition: gs.Tensor, known: _Known) -> frozenset[int]:
+def _choices(condition: gs.Tensor, known: _Known, shapes: Shapes) -> frozenset[int]:
     """The branches that may run: 1 stands for then, 0 for else."""
-    if isinstance(condition, gs.Constant):
+    if isinstance(condition, gs.Constant) and id(condition) not in shapes.defaults:
         return frozenset({int(bool(read(condition).all()))})
     return known.get(("branch", id(condition)), frozenset({0, 1}))
 

@@ -22,9 +22,15 @@ Shape = tuple[int | str | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What is known of the tensors of a model, as it was when inferred."""
+    """What is known of the tensors of a model, as it was when inferred.
+
+    Attributes:
+        known: by identity: the tensor, its element type, its sizes.
+        defaults: identities of the initializers that are inputs of the model too: a caller may give other values.
+    """
 
     known: dict[int, tuple[gs.Tensor, np.dtype[Any] | None, Shape | None]] = field(default_factory=dict)
+    defaults: frozenset[int] = frozenset()
 
     def shape(self, tensor: gs.Tensor) -> Shape | None:
         """Sizes (a str or None is a dynamic one); None where the rank is unknown."""
@@ -58,7 +64,7 @@ def infer_shapes(model: Model) -> Shapes:
     """
     proto = model.skeleton().proto
     inferred = _by_onnx(proto)
-    shapes = Shapes()
+    shapes = Shapes(defaults=frozenset(id(t) for t in model.graph.inputs if isinstance(t, gs.Constant)))
     _collect(model.graph, inferred.graph, shapes)
     unknown = [n for _, n in nodes(model.graph) if any(shapes.shape(t) is None for t in n.outputs if t.name)]
     # the symbolic inference (seen in ONNX Runtime 1.32) gives an If the shape of one branch where branches disagree

@@ -21,6 +21,9 @@ Numbers = NDArray[np.int64]
 _ROUNDS = 24
 """The remaining units go in so many rounds, each with products of whole matrices."""
 
+_PIECE = 256
+"""Rows of a matrix that are mirrored at once."""
+
 _CANDIDATES = 4
 """In a round the units that go are sought among so many times as many."""
 
@@ -71,7 +74,8 @@ def eliminate(
         order: in which units go; None to seek it.
 
     Raises:
-        ValueError: no readers, moments that are no numbers or have no inverse, or more units than there are.
+        ValueError: no readers, moments that are no numbers, or more units than there are.
+        LinAlgError: moments without an inverse; a ValueError, too.
     """
     units = _check(readers, most)
     states = [_State.of(reader, damping) for reader in readers]
@@ -136,7 +140,7 @@ def compensated(reader: Reader, kept: Numbers, *, damping: float = 0.01) -> Floa
         float64 [out, k].
 
     Raises:
-        ValueError: the moment has no inverse.
+        LinAlgError: the moment has no inverse; a ValueError, too.
     """
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
@@ -151,7 +155,7 @@ def compensated(reader: Reader, kept: Numbers, *, damping: float = 0.01) -> Floa
         try:
             factor = cho_factor(moment[np.ix_(inside, inside)], overwrite_a=True, check_finite=False)
         except LinAlgError as error:
-            raise ValueError("the second moments have no inverse; give more samples") from error
+            raise np.linalg.LinAlgError("the second moments have no inverse; give more samples") from error
         made[:, inside] = cho_solve(factor, (wide @ moment[:, inside]).T, check_finite=False).T
     return made
 
@@ -177,7 +181,7 @@ class _State:
         units, per_unit = reader.columns.shape
         rest = np.setdiff1d(np.arange(reader.weight.shape[1]), reader.columns)
         order = np.concatenate([reader.columns.ravel(), rest])
-        moment = _damped(reader.moment, damping)[np.ix_(order, order)]
+        moment = _damped(reader.moment[np.ix_(order, order)], damping)
         energy = reader.energy
         weight = np.asarray(reader.weight, np.float64)[:, order]
         return cls(weight / np.sqrt(energy) if energy > 0 else 0 * weight, _inverse(moment), units, per_unit)
@@ -205,7 +209,8 @@ class _State:
         cross = self.inverse[np.ix_(stay, columns)]
         gain = np.linalg.solve(self.inverse[np.ix_(columns, columns)], cross.T)  # (P_SS)⁻¹·P_SK
         weight = self.weight[:, stay] - self.weight[:, columns] @ gain
-        inverse = self.inverse[np.ix_(stay, stay)] - cross @ gain
+        inverse = self.inverse[np.ix_(stay, stay)]
+        inverse -= cross @ gain
         return _State(weight, inverse, self.units - len(units), self.per_unit)
 
     def _columns(self, units: Numbers) -> Numbers:
@@ -244,22 +249,30 @@ def _summed(steps: Sequence[Float64Array], readers: int) -> Float64Array:
 
 
 def _damped(moment: Array, damping: float) -> Float64Array:
-    wide = np.array(moment, np.float64)
+    """A copy in float64, damped."""
+    wide = np.array(moment, np.float64, order="C")
     mean = float(np.trace(wide)) / len(wide)
     wide[np.diag_indices(len(wide))] += damping * mean if mean > 0 else 1.0
     return wide
 
 
 def _inverse(moment: Float64Array) -> Float64Array:
+    """The inverse, in the place of the moment, which is used up."""
     from scipy.linalg import lapack
 
-    factor, failed = lapack.dpotrf(moment, lower=0, overwrite_a=0)
+    # LAPACK's order of axes is the other one, and the moment is symmetric: nothing is copied.
+    inverse, failed = lapack.dpotrf(np.ascontiguousarray(moment).T, lower=0, clean=0, overwrite_a=1)
     if not failed:
-        inverse, failed = lapack.dpotri(factor, lower=0)
+        inverse, failed = lapack.dpotri(inverse, lower=0, overwrite_c=1)
     if failed:
-        raise ValueError("the second moments have no inverse; give more samples")
-    upper = np.triu(inverse)
-    return np.asarray(upper + np.triu(inverse, 1).T, np.float64)
+        raise np.linalg.LinAlgError("the second moments have no inverse; give more samples")
+    found: Float64Array = inverse.T
+    for start in range(0, len(found), _PIECE):  # only what is below the diagonal was computed
+        stop = start + _PIECE
+        lower = np.tril(found[start:stop, start:stop])
+        found[start:stop, start:stop] = lower + np.tril(lower, -1).T
+        found[start:stop, stop:] = found[stop:, start:stop].T
+    return found
 
 
 def _check(readers: Sequence[Reader], most: int) -> int:

@@ -1,4 +1,4 @@
-"""How far one array is from another."""
+"""How far one array is from another, and what that is in decibels."""
 
 from __future__ import annotations
 
@@ -33,3 +33,19 @@ def relative_error(original: Array, approximation: Array) -> float:
     if total == 0:
         return 0.0 if lost == 0 else math.inf
     return math.sqrt(lost / total)
+
+
+def decibels(noise: float) -> float:
+    """A relative noise Σ(y − y')² / Σy² as a ratio of signal to noise, in dB.
+
+    Returns:
+        inf without noise, −inf where it is infinite or no number.
+    """
+    if noise <= 0:
+        return math.inf
+    return -10 * math.log10(noise) if math.isfinite(noise) else -math.inf
+
+
+def noise_at(sqnr: float) -> float:
+    """The relative noise of a ratio of signal to noise in dB: the inverse of `decibels`."""
+    return 10 ** (-sqnr / 10) if sqnr > -math.inf else math.inf

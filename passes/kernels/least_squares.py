@@ -26,12 +26,21 @@ _CONSTANT = 1e-6
 _SAMPLED = 24
 """Rows of a masked weight by which the ridge is chosen: each row is a system of its own, so some tell for all."""
 
+_ROWS = 256
+"""Rows of a moment that are centred at once: no second one is made for it."""
+
 _PATIENCE = 2
 """Ridges that may be worse than the best before smaller ones are no longer tried."""
 
 
 def solve(
-    normal: Normal, weight: Array, *, ridge: float, mask: Mask | None = None, bias: bool = False
+    normal: Normal,
+    weight: Array,
+    *,
+    ridge: float,
+    mask: Mask | None = None,
+    bias: bool = False,
+    overwrite: bool = False,
 ) -> tuple[Float64Array, Float64Array | None]:
     """The weight that gives the outputs best, drawn towards the one that is given.
 
@@ -46,6 +55,7 @@ def solve(
         ridge: not negative; with infinity the weight stays, and only an intercept is fitted.
         mask: which weights there are, [out, k]; None for all.
         bias: fit an intercept, too.
+        overwrite: the moments of the equations may be used up, which saves a copy.
 
     Returns:
         W [out, k], and b [out], which is to be added to the bias; None without an intercept.
@@ -62,7 +72,8 @@ def solve(
     if math.isfinite(ridge):
         for group in range(groups):
             chosen = None if allowed is None else allowed[group * rows : (group + 1) * rows]
-            found[group] += _step(normal, group, start[group], ridge=ridge, mask=chosen, bias=bias)
+            moment, cross, square = _centred(normal, group, bias=bias, overwrite=overwrite)
+            found[group] += _step(moment, cross - start[group] @ moment, square, ridge=ridge, mask=chosen)
     intercept = (normal.output_sum - np.einsum("grk,gk->gr", found, normal.input_sum)) / normal.count if bias else None
     return found.reshape(groups * rows, k), None if intercept is None else intercept.reshape(-1)
 
@@ -162,21 +173,30 @@ def _checked(normal: Normal, weight: Array, mask: Mask | None) -> tuple[Float64A
     return wide, mask
 
 
-def _step(
-    normal: Normal, group: int, start: Float64Array, *, ridge: float, mask: Mask | None, bias: bool
-) -> Float64Array:
-    """D = W − W₀ of one group, [rows, k]."""
+def _centred(
+    normal: Normal, group: int, *, bias: bool, overwrite: bool
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """The moment [k, k] and the products [rows, k] of one group, centred where there is an intercept, and Σ x² [k]."""
     moment, cross = normal.moment[group], normal.cross[group]
     square = np.einsum("kk->k", moment).copy()
     if bias:
-        moment = moment - np.outer(normal.input_sum[group], normal.input_sum[group]) / normal.count
-        cross = cross - np.outer(normal.output_sum[group], normal.input_sum[group]) / normal.count
+        total = normal.input_sum[group]
+        moment = moment if overwrite else moment.copy()
+        for row in range(0, len(moment), _ROWS):
+            moment[row : row + _ROWS] -= np.outer(total[row : row + _ROWS], total) / normal.count
+        cross = cross - np.outer(normal.output_sum[group], total) / normal.count
+    return moment, cross, square
+
+
+def _step(
+    moment: Float64Array, gradient: Float64Array, square: Float64Array, *, ridge: float, mask: Mask | None
+) -> Float64Array:
+    """D = W − W₀ of one group, [rows, k]."""
     spread = np.einsum("kk->k", moment)
     alive = (spread > _CONSTANT * square) & (square > 0)
-    step = np.zeros_like(start)
+    step = np.zeros_like(gradient)
     if not alive.any():
         return step
-    gradient = cross - start @ moment
     damping = ridge * float(spread[alive].mean())
     if mask is not None:
         return solve_supports(moment, gradient, mask & alive, damping=damping)

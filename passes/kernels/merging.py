@@ -16,21 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpress.passes.kernels.arrays import Array, Float64Array
+from onnxpress.passes.kernels.pairs import Pairs
+from onnxpress.passes.kernels.products import Rows
 
-Factors: TypeAlias = Literal["one", "positive", "any"]
-"""What c may be."""
-
-EQUAL = 1e-12
-"""Relative squared distance below which twins are equal: they differ by no more than float32 rounds."""
-
-_COLUMNS = 1 << 22
-"""Elements of a matrix that are widened to float64 at a time."""
+_AGAIN = 32
+"""Units whose twins are sought anew at a time, after their own went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,102 +47,16 @@ class Merge:
     difference: float
 
 
-def gram(rows: Array) -> Float64Array:
-    """All inner products of rows, R·Rᵀ, in float64; not all columns are widened at once.
-
-    Args:
-        rows: [n, k], of any real dtype.
-
-    Returns:
-        [n, n].
-
-    Raises:
-        ValueError: some are NaN or infinite.
-    """
-    count, width = rows.shape
-    total = np.zeros((count, count))
-    step = max(1, _COLUMNS // max(1, count))
-    for start in range(0, width, step):
-        wide = rows[:, start : start + step].astype(np.float64)
-        total += wide @ wide.T
-    if not np.isfinite(np.diagonal(total)).all():
-        raise ValueError("some of its weights are NaN or infinite")
-    return total
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A part of what units are computed from, in the order of the graph: y = gain · (x + source).
-
-    Attributes:
-        source: inner products of what adds up to the units, [n, n]: incoming weights, biases.
-        gain: inner products of what multiplies them then, [n, n]: kernels of a depthwise convolution, slopes; None
-            where nothing does.
-    """
-
-    source: Float64Array
-    gain: Float64Array | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """How well each unit stands for each other one.
-
-    Attributes:
-        factor: [n, n]; factor[j, i] is the best c for j = c·i.
-        cost: [n, n]; cost[j, i] is the squared distance of j from c times i; infinite for i = j.
-        energy: [n]; the squared size of each unit.
-    """
-
-    factor: Float64Array
-    cost: Float64Array
-    energy: Float64Array
-
-
-def compare(stages: Sequence[Stage], *, factors: Factors) -> Pairs:
-    """Compare all units with each other.
-
-    Sources may differ by one factor c, the same in all stages; gains must agree as they are. Errors of either count as
-    they come out behind the last stage, products of errors not.
-
-    Args:
-        stages: what units are computed from.
-        factors: what c may be.
-
-    Raises:
-        ValueError: no stages, or of different numbers of units.
-    """
-    if len({each.source.shape for each in stages} | {each.gain.shape for each in stages if each.gain is not None}) != 1:
-        raise ValueError("the stages are of different numbers of units")
-    count = len(stages[0].source)
-    own, cross, other, gains = np.zeros((count, 1)), np.zeros((count, count)), np.zeros((count, count)), 0.0
-    for stage in stages:
-        square = np.diagonal(stage.source)
-        own += square[:, np.newaxis]
-        cross += stage.source
-        other += square
-        if stage.gain is not None:
-            square = np.diagonal(stage.gain)[:, np.newaxis]
-            # units of nothing but zeros may become something, by Sigmoid say, so their gains count a little
-            gains = gains * square + (own + EQUAL * own.mean()) * _distances(stage.gain)
-            for each in (own, cross, other):
-                each *= square
-    factor = _best(cross, other, factors)
-    cost = own - 2 * factor * cross + factor**2 * other
-    cost[cost < EQUAL * own] = 0.0
-    cost = np.maximum(cost, 0.0) + gains
-    np.fill_diagonal(cost, np.inf)
-    return Pairs(factor, cost, own[:, 0])
-
-
-def choose(pairs: Pairs, outgoing: Float64Array, *, most: int, limit: float = math.inf) -> list[Merge]:
+def choose(pairs: Pairs, outgoing: Rows, *, most: int, limit: float = math.inf) -> list[Merge]:
     """Which units go, one after the other, each time the one with the least saliency.
 
-    What a twin gives to the next layer grows by what it takes over, and with it its own saliency.
+    What a twin gives to the next layer grows by what it takes over, and with it its own saliency. A unit whose twin
+    went is nearer to that one than to any other; so it looks for another one only when its saliency, as it was, is
+    the least.
 
     Args:
         pairs: of all units.
-        outgoing: inner products of what units give to the next layer, [n, n].
+        outgoing: what units give to the next layer.
         most: units that may go.
         limit: units that differ more from c times their twin, relative to themselves, stay. (Relative to all units
             it would be what the largest one allows: in small layers one may have nearly all of the energy.)
@@ -156,36 +65,63 @@ def choose(pairs: Pairs, outgoing: Float64Array, *, most: int, limit: float = ma
         In the order in which they have to be carried out.
 
     Raises:
-        ValueError: the shapes differ, or not one unit would be left.
+        ValueError: the numbers of units differ, or not one unit would be left.
     """
     count = len(pairs.energy)
-    if outgoing.shape != (count, count):
-        raise ValueError(f"{outgoing.shape[0]} units give something, {count} are compared")
+    if len(outgoing.squares) != count:
+        raise ValueError(f"{len(outgoing.squares)} units give something, {count} are compared")
     if not 0 <= most < max(count, 1):
         raise ValueError(f"{most} of {count} units cannot go")
-    given, alive = outgoing.copy(), np.ones(count, np.bool_)
-    cost = pairs.cost.copy()
-    if math.isfinite(limit):
-        cost[cost > limit**2 * pairs.energy[:, np.newaxis]] = np.inf
-    twin = cost.argmin(axis=1)
-    nearest = cost[np.arange(count), twin]
+    left = _Left(pairs, outgoing, limit)
     merges: list[Merge] = []
-    while len(merges) < most:
-        with np.errstate(invalid="ignore"):  # what gives nothing and has no twin: 0·∞
-            saliency = np.where(alive & np.isfinite(nearest), np.diagonal(given) * nearest, np.inf)
-        gone = int(saliency.argmin())
-        if not math.isfinite(saliency[gone]):
-            break
-        kept = int(twin[gone])
-        factor = float(pairs.factor[gone, kept])
-        merges.append(Merge(gone, kept, factor, float(saliency[gone]), _difference(nearest[gone], pairs.energy[gone])))
-        given[kept] += factor * given[gone]
-        given[:, kept] += factor * given[:, gone]
-        alive[gone], cost[:, gone] = False, np.inf
-        lost = np.flatnonzero(alive & (twin == gone))
-        twin[lost] = cost[lost].argmin(axis=1)
-        nearest[lost] = cost[lost, twin[lost]]
+    while len(merges) < most and (merge := left.take()) is not None:
+        merges.append(merge)
     return merges
+
+
+class _Left:
+    """The units that are left, what they give, and their twins, of which some may have gone."""
+
+    def __init__(self, pairs: Pairs, outgoing: Rows, limit: float) -> None:
+        self._pairs, self._outgoing = pairs, outgoing
+        self._most = limit**2 * pairs.energy if math.isfinite(limit) else np.full(len(pairs.energy), np.inf)
+        self._alive = np.ones(len(pairs.energy), np.bool_)
+        self._twin, self._nearest = pairs.twin.copy(), pairs.nearest.copy()
+        self._nearest[self._nearest > self._most] = np.inf
+        self._energy = outgoing.squares.copy()
+        self._given: dict[int, Float64Array] = {}  # of the units that have taken something over
+
+    def take(self) -> Merge | None:
+        """Merge the unit with the least saliency; None where no unit has a twin."""
+        while True:
+            with np.errstate(invalid="ignore"):  # what gives nothing and has no twin: 0·∞
+                saliency = np.where(self._alive & np.isfinite(self._nearest), self._energy * self._nearest, np.inf)
+            gone = int(saliency.argmin())
+            if not math.isfinite(saliency[gone]):
+                return None
+            kept = int(self._twin[gone])
+            if self._alive[kept]:
+                break
+            self._seek(saliency)
+        factor, nearest = self._pairs.factor(gone, kept), float(self._nearest[gone])
+        self._give(gone, kept, factor)
+        return Merge(gone, kept, factor, float(saliency[gone]), _difference(nearest, self._pairs.energy[gone]))
+
+    def _seek(self, saliency: Float64Array) -> None:
+        """Find new twins for the units with the least saliency of those that have none."""
+        lost = np.flatnonzero(~self._alive[self._twin] & np.isfinite(saliency))
+        lost = lost[np.argsort(saliency[lost], kind="stable")[:_AGAIN]]
+        self._twin[lost], nearest = self._pairs.seek(lost, self._alive)
+        self._nearest[lost] = np.where(nearest > self._most[lost], np.inf, nearest)
+
+    def _give(self, gone: int, kept: int, factor: float) -> None:
+        """What a unit gave is given by its twin."""
+        given = self._given.pop(gone, None)
+        handed = self._outgoing.row(gone) if given is None else given
+        had = self._given.get(kept)
+        total = (self._outgoing.row(kept) if had is None else had) + factor * handed
+        self._given[kept], self._energy[kept] = total, float(total @ total)
+        self._alive[gone] = False
 
 
 def carry_out(weight: Array, merges: Sequence[Merge], *, axis: int, indices: NDArray[np.int64]) -> Array:
@@ -219,19 +155,3 @@ def _difference(cost: float, energy: float) -> float:
     if not cost:
         return 0.0
     return math.sqrt(cost / energy) if energy else math.inf
-
-
-def _distances(products: Float64Array) -> Float64Array:
-    """Squared distances, [n, n]."""
-    squares = np.diagonal(products)
-    distance = squares[:, np.newaxis] - 2 * products + squares
-    distance[distance < EQUAL * squares[:, np.newaxis]] = 0.0
-    return np.maximum(distance, 0.0)
-
-
-def _best(cross: Float64Array, square: Float64Array, factors: Factors) -> Float64Array:
-    """The c for which c·i is closest to j."""
-    if factors == "one":
-        return np.ones_like(cross)
-    best = np.divide(cross, square, out=np.zeros_like(cross), where=square > 0)
-    return np.maximum(best, 0.0) if factors == "positive" else best

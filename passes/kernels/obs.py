@@ -112,9 +112,9 @@ class Axes:
         square = np.maximum(np.einsum("gkk->gk", moment), 0).astype(np.float64)
         extra = damping * square.mean(axis=1, keepdims=True)
         scale = np.sqrt(np.where(square + extra > 0, square + extra, 1))
-        scaled = moment / (scale[:, np.newaxis] * scale[..., np.newaxis])
-        np.einsum("gkk->gk", scaled)[:] += extra / np.square(scale)
-        values, basis = np.linalg.eigh(scaled.astype(np.float32))
+        found = [_eigen(_scaled(*each)) for each in zip(moment, scale, extra, strict=True)]
+        values = np.stack([each for each, _ in found])
+        basis = found[0][1][np.newaxis] if len(found) == 1 else np.stack([each for _, each in found])
         return cls(scale[:, np.newaxis].astype(np.float32), np.maximum(values, 0)[:, np.newaxis], basis)
 
     def damped(self, damping: float) -> Axes:
@@ -191,6 +191,29 @@ def _parts(weight: Array, moment: Array) -> Float64Array:
     if not (np.isfinite(wide).all() and np.isfinite(moment).all()):
         raise ValueError("weights or moments are not finite")
     return wide.reshape(groups, -1, weight.shape[1])
+
+
+def _scaled(moment: Array, scale: Array, extra: Array) -> NDArray[np.float32]:
+    """A moment [k, k] over scale and scale [k], with something added to its diagonal before."""
+    scaled = moment / scale
+    scaled /= scale[:, np.newaxis]
+    np.einsum("kk->k", scaled)[:] += extra / np.square(scale)
+    return scaled.astype(np.float32)
+
+
+def _eigen(scaled: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Eigenvalues, and eigenvectors in columns, in the place of the matrix, which is used up.
+
+    Raises:
+        ValueError: they cannot be found.
+    """
+    from scipy.linalg import lapack
+
+    # LAPACK's order of axes is the other one, and the matrix is symmetric: nothing is copied.
+    values, basis, failed = lapack.ssyevd(scaled.T, compute_v=1, lower=1, overwrite_a=1)
+    if failed:
+        raise ValueError("the second moment has no axes: give other samples")
+    return values, basis
 
 
 def _inverse_factor(moment: Array, damping: float) -> Float64Array:

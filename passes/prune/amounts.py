@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
-from onnxpress.passes.kernels.allocation import Option, allocate
+from onnxpress.passes.kernels.allocation import Frontier, Option
 from onnxpress.rewriter.couplings import Group
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
@@ -56,23 +56,77 @@ class _Extent:
     Attributes:
         shape: of the weight.
         parts: (axis, group, elements of one unit).
-        work: multiply-adds of each of its elements in one run.
+        worth: of each element.
     """
 
     shape: tuple[int, ...]
     parts: tuple[tuple[int, int, int], ...]
-    work: float
+    worth: float
 
-    def left(self, removed: Sequence[int]) -> int:
-        """Elements that are left."""
+    @property
+    def whole(self) -> float:
+        """What all elements are worth."""
+        return prod(self.shape) * self.worth
+
+    def lost(self, removed: Mapping[int, int]) -> float:
+        """What is worth the elements that are gone, given how many units of some groups are."""
         shape = list(self.shape)
         for axis, group, per_unit in self.parts:
-            shape[axis] -= removed[group] * per_unit
-        return prod(shape)
+            shape[axis] -= removed.get(group, 0) * per_unit
+        return (prod(self.shape) - prod(shape)) * self.worth
+
+
+class Gain:
+    """What is gained where units of some groups go, as a part of what there is.
+
+    Weights that no group touches count in the whole and are not looked at again, so asking for one group alone costs
+    no more than its own weights do.
+    """
+
+    def __init__(self, extents: Sequence[_Extent], *, whole: float) -> None:
+        """Sort extents by the groups that touch them.
+
+        Args:
+            extents: what groups take from.
+            whole: what there is, in the same units; of nothing nothing is gained.
+        """
+        self._extents = [each for each in extents if each.parts]
+        self._whole = whole
+        self._touched: dict[int, list[_Extent]] = {}
+        for extent in self._extents:
+            for group in {group for _, group, _ in extent.parts}:
+                self._touched.setdefault(group, []).append(extent)
+
+    def __call__(self, removed: Sequence[int]) -> float:
+        """What all groups gain together, given how many units of each go."""
+        return self._part(self._extents, dict(enumerate(removed)))
+
+    def alone(self, group: int, count: int) -> float:
+        """What one group gains if `count` of its units go and nothing of the others."""
+        return self._part(self._touched.get(group, ()), {group: count})
+
+    def among(self, groups: Sequence[int]) -> Gain:
+        """The same of some groups, renumbered from 0, of which alone units go."""
+        number = {group: new for new, group in enumerate(groups)}
+        extents = [
+            replace(each, parts=tuple((axis, number[g], size) for axis, g, size in each.parts if g in number))
+            for each in self._extents
+        ]
+        return Gain(extents, whole=self._whole)
+
+    def _part(self, extents: Sequence[_Extent], removed: Mapping[int, int]) -> float:
+        return sum(each.lost(removed) for each in extents) / self._whole if self._whole else 0.0
 
 
 class Amounts:
-    """What pruning gains, in units, parameters or multiply-adds."""
+    """What pruning gains.
+
+    Attributes:
+        groups: that may be pruned.
+        units: the part of all units that goes.
+        parameters: the part of all weights.
+        flops: the part of the multiply-adds.
+    """
 
     def __init__(self, model: Model, groups: Sequence[Group], work: Mapping[str, float] | None = None) -> None:
         """Look at the weights of a model.
@@ -83,94 +137,108 @@ class Amounts:
             work: by name of each site, how often each of its weights is multiplied; needed for multiply-adds.
         """
         self.groups = list(groups)
+        self.units = counted(groups)
         parts: dict[int, list[tuple[int, int, int]]] = {}
         for number, group in enumerate(groups):
             for each in group.members:
                 if each.role != "activation":
                     parts.setdefault(id(each.tensor), []).append((each.axis, number, each.indices.shape[1]))
         sites = {id(site.weight): site.name for site in find_sites(model)}
-        self._extents = [
-            _Extent(
-                tuple(constant.shape),
-                tuple(parts.get(id(constant), ())),
-                (work or {}).get(sites.get(id(constant), ""), 0.0),
-            )
-            for constant in model.constants()
+        weights = [
+            (_Extent(tuple(each.shape), tuple(parts.get(id(each), ())), 1.0), sites.get(id(each), ""))
+            for each in model.constants()
         ]
-
-    def units(self, removed: Sequence[int]) -> float:
-        """The part of the units that is gone."""
-        return sum(removed) / max(1, sum(group.size for group in self.groups))
-
-    def parameters(self, removed: Sequence[int]) -> float:
-        """The part of all weights that is gone."""
-        before = sum(prod(each.shape) for each in self._extents)
-        return 1 - sum(each.left(removed) for each in self._extents) / max(1, before)
-
-    def flops(self, removed: Sequence[int]) -> float:
-        """The part of the multiply-adds that is gone."""
-        before = sum(prod(each.shape) * each.work for each in self._extents)
-        return 1 - sum(each.left(removed) * each.work for each in self._extents) / before if before else 0.0
+        self.parameters = _gain([each for each, _ in weights])
+        self.flops = _gain([replace(each, worth=(work or {}).get(site, 0.0)) for each, site in weights])
 
 
-Gained = Callable[[Sequence[int]], float]
-"""What is gained by all groups together, as a part of what there is, given how many units of each go."""
+def _gain(extents: Sequence[_Extent]) -> Gain:
+    return Gain(extents, whole=sum(each.whole for each in extents))
+
+
+def counted(groups: Sequence[Group]) -> Gain:
+    """The part of the units of some groups that goes."""
+    return _gain([_Extent((group.size,), ((0, number, 1),), 1.0) for number, group in enumerate(groups)])
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What is to be gained at least.
+
+    Attributes:
+        gain: by the groups together.
+        target: of that, a part of what there is.
+    """
+
+    gain: Gain
+    target: float
+
+    def met(self, removed: Sequence[int]) -> bool:
+        """Whether so many units suffice."""
+        return self.gain(removed) >= self.target * (1 - _SLACK)
+
 
 Errors = Sequence[Callable[[int], float]]
 """Of each group, the error to expect, given how many of its units go."""
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What is to be gained.
-
-    Attributes:
-        gained: by the groups.
-        target: of that.
-    """
-
-    gained: Gained
-    target: float
-
-    def met(self, removed: Sequence[int]) -> bool:
-        """Whether so many units suffice."""
-        return self.gained(removed) >= self.target * (1 - _SLACK)
-
-
-def share_out(goals: Sequence[tuple[Goal, float]], choices: Sequence[Sequence[int]], errors: Errors) -> list[int]:
-    """How many units of each group go, so that all goals are met with the least sum of errors.
+class Sharing:
+    """Quotas that groups are to meet together with the least sum of errors.
 
     What one group gains depends on the others, for a weight between two groups shrinks with both. So the gains are
     taken alone, each as a part of its target, and the sum to reach is sought by bisection.
-
-    Args:
-        goals: with the weight that their gains have in the sum; with a negative one, less of it is better.
-        choices: of each group, the allowed numbers, 0 among them.
-        errors: of the groups.
-
-    Returns:
-        The numbers; where the goals cannot be met, as much as is allowed goes.
     """
-    most = [max(each) for each in choices]
-    if not all(goal.met(most) for goal, _ in goals):
-        return most
-    weighed = [(goal, weight / goal.target) for goal, weight in goals if weight and goal.target > 0]
 
-    def worth(number: int, count: int) -> float:
-        alone = [count if each == number else 0 for each in range(len(choices))]
-        return sum(weight * goal.gained(alone) for goal, weight in weighed)
+    def __init__(self, quotas: Sequence[Quota], choices: Sequence[Sequence[int]], errors: Errors) -> None:
+        """Find out what each choice gains alone, and what it costs.
 
-    options = [
-        [Option(worth(number, count), error(count)) for count in each]
-        for number, (each, error) in enumerate(zip(choices, errors, strict=True))
-    ]
-    low, high = 0.0, sum(max(option.amount for option in each) for each in options)
-    best = most
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        found = [each[k] for each, k in zip(choices, allocate(options, middle), strict=True)]
-        if all(goal.met(found) for goal, _ in goals):
-            best, high = found, middle
-        else:
-            low = middle
-    return best
+        Args:
+            quotas: all of them are to be met.
+            choices: of each group, the allowed numbers, 0 among them.
+            errors: of the groups.
+        """
+        self._quotas, self._choices = list(quotas), choices
+        self._alone = [
+            [[quota.gain.alone(number, count) for count in each] for number, each in enumerate(choices)]
+            for quota in quotas
+        ]
+        self._errors = [[error(count) for count in each] for each, error in zip(choices, errors, strict=True)]
+
+    def least(self, weights: Sequence[float]) -> list[int]:
+        """How many units of each group go.
+
+        Args:
+            weights: that the gains of each quota have in the sum that is reached; with a negative one, less is better.
+
+        Returns:
+            The numbers; where the quotas cannot be met, as much as is allowed goes.
+        """
+        most = [max(each) for each in self._choices]
+        if not self._met(most):
+            return most
+        options = self._options(weights)
+        frontier = Frontier(options)
+        low, high = 0.0, sum(max(option.amount for option in each) for each in options)
+        best = most
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            found = [each[k] for each, k in zip(self._choices, frontier.least(middle), strict=True)]
+            if self._met(found):
+                best, high = found, middle
+            else:
+                low = middle
+        return best
+
+    def _met(self, removed: Sequence[int]) -> bool:
+        return all(quota.met(removed) for quota in self._quotas)
+
+    def _options(self, weights: Sequence[float]) -> list[list[Option]]:
+        pairs = zip(self._alone, weights, self._quotas, strict=True)
+        shares = [(alone, weight / quota.target) for alone, weight, quota in pairs if weight and quota.target > 0]
+        return [
+            [
+                Option(sum(share * alone[number][at] for alone, share in shares), error)
+                for at, error in enumerate(errors)
+            ]
+            for number, errors in enumerate(self._errors)
+        ]

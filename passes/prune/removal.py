@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -22,6 +22,19 @@ from onnxpress.rewriter.weights import Array, values_of
 Numbers = NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class MadeUp:
+    """What becomes of weights that no refit sees, for it cannot observe what they read.
+
+    Attributes:
+        weights: by name of the site, those that make up for what goes.
+        refused: by name of the site, why there is none.
+    """
+
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Removed:
     """What is needed to refit a model from which units went.
@@ -30,47 +43,54 @@ class Removed:
         original: the model as it was.
         rows: of the matrices of weights that lost outputs, those that are left, by name of the site.
         consumers: names of the sites that lost inputs.
-        made_up: names of those that make up for that already.
+        made_up: which of them make up for that already, and which cannot.
     """
 
     original: Model
     rows: Mapping[str, Numbers]
     consumers: frozenset[str]
-    made_up: frozenset[str]
+    made_up: MadeUp
 
 
 def remove(
-    model: Model, units: Mapping[Group, Numbers], *, made_up: Mapping[str, Array] | None = None
+    model: Model, units: Mapping[Group, Numbers], *, made_up: MadeUp | None = None
 ) -> tuple[Removed, dict[str, tuple[int, int]]]:
     """Take units out of a model.
 
     Args:
         model: in which the groups were found; it is changed.
         units: the numbers of those to go, by group.
-        made_up: by name of the site, weights that make up for what goes where refitting cannot.
+        made_up: weights that make up for what goes where refitting cannot.
 
     Returns:
         What refitting needs, and by name of the group the bytes of its weights before and after; a weight of several
-        groups counts for the first.
+        groups counts for the one whose units it makes, else for the first.
     """
-    original = model.clone()
+    original, made_up = model.clone(), made_up or MadeUp()
     for site in find_sites(model):
-        if made_up and site.name in made_up:
-            model.replace_weight(site.weight, made_up[site.name])
+        if site.name in made_up.weights:
+            model.replace_weight(site.weight, made_up.weights[site.name])
     sites = {id(site.weight): site for site in find_sites(model)}
     rows, consumers = _rows_left(sites, units), _consumers(sites, units)
-    counted: set[int] = set()
-    weights: dict[str, list[gs.Constant]] = {}
-    for group in units:
-        for member in group.members:
-            if isinstance(member.tensor, gs.Constant) and id(member.tensor) not in counted:
-                counted.add(id(member.tensor))
-                weights.setdefault(group.name, []).append(member.tensor)
+    weights = _weights(units)
     before = {name: sum(values_of(each).nbytes for each in found) for name, found in weights.items()}
     remove_units(model, units)
     after = {name: sum(values_of(each).nbytes for each in found) for name, found in weights.items()}
     sizes = {group.name: (before.get(group.name, 0), after.get(group.name, 0)) for group in units}
-    return Removed(original, rows, consumers, frozenset(made_up or ())), sizes
+    return Removed(original, rows, consumers, made_up), sizes
+
+
+def _weights(units: Iterable[Group]) -> dict[str, list[gs.Constant]]:
+    """Each constant once, by name of the group for which it counts."""
+    members = [(group.name, member) for group in units for member in group.members]
+    members.sort(key=lambda each: each[1].role != "out")
+    counted: set[int] = set()
+    weights: dict[str, list[gs.Constant]] = {}
+    for name, member in members:
+        if isinstance(member.tensor, gs.Constant) and id(member.tensor) not in counted:
+            counted.add(id(member.tensor))
+            weights.setdefault(name, []).append(member.tensor)
+    return weights
 
 
 def refit_behind(model: Model, removed: Removed, bench: Workbench, report: Report) -> None:
@@ -83,19 +103,29 @@ def refit_behind(model: Model, removed: Removed, bench: Workbench, report: Repor
         report: takes the account.
     """
     sites = find_sites(model)
-    behind = _behind(model, [site for site in sites if site.name in removed.consumers])
+    lost = [use.node for site in sites if site.name in removed.consumers for use in site.uses]
+    behind = nodes_behind(model, lost)
+    made_up = removed.made_up
+    settled = {*made_up.weights, *made_up.refused}
     chosen = [
         site
         for site in sites
-        if any(id(use.node) in behind for use in site.uses) and site.op != "Gather" and site.name not in removed.made_up
+        if any(id(use.node) in behind for use in site.uses) and site.op != "Gather" and site.name not in settled
     ]
-    for name in sorted(removed.made_up):
+    for name in sorted(made_up.weights):
         report.change(name, "refitted: what it reads of hidden units that went, by the others")
+    for name, reason in sorted(made_up.refused.items()):
+        report.skip(name, f"is not refitted: {reason}")
     refit(model, removed.original, chosen, bench, report, kept_out=removed.rows)
 
 
-def _behind(model: Model, sites: Sequence[Site]) -> set[int]:
-    """Identities of the nodes of some sites, and of all that read what they write."""
+def nodes_behind(model: Model, starts: Iterable[gs.Node]) -> set[int]:
+    """Identities of some nodes and of all that read what they write, out of branches and through the nodes around them.
+
+    Args:
+        model: holds the nodes.
+        starts: nodes of any graph of the model; they count as behind themselves.
+    """
     outer = {
         id(inside): node
         for _, node in nodes(model.graph)
@@ -104,7 +134,7 @@ def _behind(model: Model, sites: Sequence[Site]) -> set[int]:
         for inside in inner.nodes
     }
     found: set[int] = set()
-    waiting = [use.node for site in sites for use in site.uses]
+    waiting = list(starts)
     while waiting:
         node = waiting.pop()
         if id(node) in found:

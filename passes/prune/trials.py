@@ -6,7 +6,6 @@ tried without loading a model twice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,22 +16,16 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxpress.calibration.batches import Array, Batch
-from onnxpress.calibration.metrics import Comparison
 from onnxpress.calibration.session import Runner
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.prune.ends import expose, find_end
+from onnxpress.passes.prune.judge import BATCHES, ROWS, Judge
 from onnxpress.rewriter.edits import add_node, set_input, set_output, sort
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use, find_sites
 
-BATCHES = 8
-"""Batches of samples that are run at most, once for each trial."""
-
-ROWS = 16
-"""Samples that are enough."""
-
-_BIASED = ("Conv", "Gemm", "MatMul")
+_SHIFTED = ("Conv", "Gemm", "MatMul", "FusedMatMul")
+"""Operators that write sums by weights, to which a constant can be added behind them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +34,8 @@ class Altered:
 
     Attributes:
         weight: as stored.
-        shift: what is added to the outputs of its layers, [out]; None for nothing.
+        shift: what is added to its products W·x, [batch·out]; None for nothing. Layers that write something else than
+            such products, those with an activation of their own for example, go without.
     """
 
     weight: Array
@@ -51,58 +45,34 @@ class Altered:
 class Trials:
     """A model open in ONNX Runtime, with the outputs it gives for some samples."""
 
-    def __init__(
-        self, runner: Runner, ports: Mapping[str, _Port], judged: Mapping[str, int | None], bench: Workbench
-    ) -> None:
+    def __init__(self, runner: Runner, ports: Mapping[str, _Port], judge: Judge, batches: Iterable[Batch]) -> None:
         """Run the samples with the weights as they are; `open_trials` makes one."""
-        self._runner, self._ports, self._judged = runner, ports, judged
+        self._runner, self._ports, self._judge = runner, ports, judge
         self._given = {name: array for port in ports.values() for name, array in port.inputs(None).items()}
-        self._batches = [dict(batch) for batch in _some(bench)]
-        self._references = [self._run(batch, {}) for batch in self._batches]
+        self._batches = [dict(batch) for batch in batches]
+        for batch in self._batches:
+            judge.learn(self._run(batch, {}))
 
     @property
     def useful(self) -> bool:
         """Whether the model has outputs that can get a little worse."""
-        return any(self._references)
+        return self._judge.useful
 
     def takes(self, site: str) -> bool:
         """Whether the weight of a site can be tried with other values."""
         return site in self._ports
 
     def noise(self, altered: Mapping[str, Altered]) -> float:
-        """The greatest Σ(y − y')² / Σy² of any output, with other values of some weights; inf for no number.
-
-        Where the output comes from a Softmax, a Sigmoid or the like, what that reads is judged; of a Softmax without
-        the mean, which makes no difference.
+        """The greatest Σ(y − y')² / Σy² of any output, with other values of some weights (see `Judge.noise`).
 
         Args:
             altered: by the name of the site.
         """
         changes = {name: a for site, each in altered.items() for name, a in self._ports[site].inputs(each).items()}
-        sums: dict[str, Comparison] = {}
-        for batch, reference in zip(self._batches, self._references, strict=True):
-            found = self._run(batch, changes)
-            for name, y in reference.items():
-                if found[name].shape != y.shape:  # of detections there may be more or fewer
-                    return math.inf
-                sums.setdefault(name, Comparison()).update(y, found[name])
-        return max((_relative(each) for each in sums.values()), default=0.0)
+        return self._judge.noise(self._run(batch, changes) for batch in self._batches)
 
     def _run(self, batch: Batch, changes: Mapping[str, Array]) -> dict[str, Array]:
-        found = self._runner.run({**batch, **self._given, **changes}, outputs=list(self._judged))
-        floats = {name: y for name, y in found.items() if y.dtype.kind == "f"}
-        axes = {name: axis for name, axis in self._judged.items() if axis is not None and name in floats}
-        return floats | {
-            name: floats[name] - floats[name].mean(axis=axis, keepdims=True) for name, axis in axes.items()
-        }
-
-
-def _relative(sums: Comparison) -> float:
-    if sums.unlike or not math.isfinite(sums.noise):
-        return math.inf
-    if sums.noise == 0:
-        return 0.0
-    return sums.noise / sums.signal if sums.signal else math.inf
+        return self._runner.run({**batch, **self._given, **changes}, outputs=self._judge.outputs)
 
 
 @contextmanager
@@ -117,27 +87,20 @@ def open_trials(model: Model, sites: Iterable[Site], bench: Workbench) -> Iterat
     Raises:
         FeedError: there are no samples.
     """
+    if bench.feed is None:
+        raise FeedError("what pruning does to the outputs is tried on samples; give some with --data")
     copy = model.clone()
     wanted = {site.name for site in sites}
     ports = {
         site.name: _Port.of(copy, site) for site in find_sites(copy) if site.name in wanted and _movable(copy, site)
     }
-    judged = _judged(copy)
+    judge = Judge(copy)
     sort(copy.graph)
     with TemporaryDirectory(prefix="onnxpress-") as folder:
         path = Path(folder) / "model.onnx"
         copy.save(path)
         with Runner(path, providers=bench.providers, threads=bench.threads) as runner:
-            yield Trials(runner, ports, judged, bench)
-
-
-def _judged(model: Model) -> dict[str, int | None]:
-    """Tensors whose noise counts, made outputs, with the axis along which a mean makes no difference."""
-    found: dict[str, int | None] = {}
-    for output in list(model.graph.outputs):
-        end = find_end(model, output)
-        found[expose(model, output, end.depth)] = end.axis
-    return found
+            yield Trials(runner, ports, judge, bench.feed.spread(BATCHES, rows=ROWS))
 
 
 def _movable(model: Model, site: Site) -> bool:
@@ -156,12 +119,13 @@ class _Port:
     Attributes:
         weight: its name.
         values: as they are.
-        shifts: names of what is added to the outputs of its layers, with their shapes.
+        shifts: names of what is added to the outputs of its layers, with their shapes and what a layer multiplies its
+            products by.
     """
 
     weight: str
     values: Array
-    shifts: Mapping[str, tuple[int, ...]]
+    shifts: Mapping[str, tuple[tuple[int, ...], float]]
 
     @classmethod
     def of(cls, model: Model, site: Site) -> _Port:
@@ -171,27 +135,28 @@ class _Port:
         shifts = {}
         for use in site.uses:
             set_input(use.node, use.index, port)
-            if use.node.op in _BIASED and use.node.attrs.get("alpha", 1.0) == 1.0:
-                shape = _shift_shape(use)
-                shifts[_shifted(model, use, shape)] = shape
+            if use.node.op in _SHIFTED:
+                shape = _shift_shape(site, use)
+                shifts[_shifted(model, use, shape)] = shape, float(use.node.attrs.get("alpha", 1.0))
         return cls(str(port.name), values, shifts)
 
     def inputs(self, altered: Altered | None) -> dict[str, Array]:
         """What to feed."""
         shift = altered.shift if altered is not None else None
         added = {
-            name: np.zeros(shape, np.float32) if shift is None else np.asarray(shift, np.float32).reshape(shape)
-            for name, shape in self.shifts.items()
+            name: np.zeros(shape, np.float32) if shift is None else (factor * shift).astype(np.float32).reshape(shape)
+            for name, (shape, factor) in self.shifts.items()
         }
         return {self.weight: self.values if altered is None else altered.weight, **added}
 
 
-def _shift_shape(use: Use) -> tuple[int, ...]:
+def _shift_shape(site: Site, use: Use) -> tuple[int, ...]:
     """Such that one number for each output broadcasts against what a layer writes."""
-    outputs = use.node.inputs[use.index].shape[use.axes.index("out")]
+    outputs = site.shape[use.axes.index("out")]
     if use.node.op == "Conv":
         return (outputs, *(1 for axis in use.axes if axis == "kernel"))
-    return (outputs,) if use.index else (outputs, 1)
+    batch = [size for size, axis in zip(site.shape, use.axes, strict=True) if axis == "batch"]
+    return (*batch, 1, outputs) if use.index else (*batch, outputs, 1)
 
 
 def _shifted(model: Model, use: Use, shape: tuple[int, ...]) -> str:
@@ -206,16 +171,3 @@ def _input(model: Model, hint: str, shape: tuple[int, ...]) -> gs.Variable:
     port = gs.Variable(model.names.fresh(hint), np.dtype(np.float32), list(shape))
     model.graph.inputs.append(port)
     return port
-
-
-def _some(bench: Workbench) -> Iterator[Batch]:
-    """A few batches, spread over the feed."""
-    feed = bench.feed
-    if feed is None:
-        raise FeedError("what pruning does to the outputs is tried on samples; give some with --data")
-    rows = 0
-    for batch in feed if feed.count is not None and feed.count <= BATCHES else feed.split(BATCHES)[0]:
-        yield batch
-        rows += max((len(array) for array in batch.values() if array.ndim), default=1)
-        if rows >= ROWS:
-            return

@@ -7,7 +7,7 @@ session then runs any choice of tensors on codes, so that hundreds of them are t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from onnxpress.calibration.batches import Array, Batch
 from onnxpress.calibration.session import Runner
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.affine import Floats, Ints
+from onnxpress.passes.kernels.errors import decibels
 from onnxpress.passes.quantize.placement import Wrapped
 from onnxpress.rewriter.edits import add_node, set_input, set_output, sort
 from onnxpress.rewriter.errors import FeedError
@@ -88,13 +89,6 @@ class Ablation:
         return sorted(((unit, decibels(noise)) for unit, noise in self.noise.items()), key=lambda pair: pair[1])
 
 
-def decibels(noise: float) -> float:
-    """A relative noise as a ratio of signal to noise; −inf for what is no number."""
-    if not noise:
-        return math.inf
-    return -10 * math.log10(noise) if math.isfinite(noise) else -math.inf
-
-
 def ablate(
     model: Model,
     activations: Sequence[Wrapped],
@@ -129,10 +123,12 @@ def ablate(
 
 
 def _measure(runner: Runner, board: _Switchboard, sizes: Mapping[str, str], bench: Workbench) -> Ablation:
+    if bench.feed is None:
+        raise FeedError("what codes do to the outputs is tried on samples; give some with --data")
     count = len(board.units)
     sums = _Sums(count + 1)
     counted: dict[str, int] = {}
-    for batch in _some(bench):
+    for batch in bench.feed.spread(BATCHES, rows=ROWS):
         reference = runner.run(board.choose(batch, ()))
         if not counted:
             counted = {name: int(reference[size]) for name, size in sizes.items()}
@@ -145,19 +141,6 @@ def _measure(runner: Runner, board: _Switchboard, sizes: Mapping[str, str], benc
             sums.add_noise(index, floats, runner.run(board.choose(batch, chosen), outputs=list(floats)))
     noise = sums.relative()
     return Ablation(dict(zip(board.units, noise[:count], strict=True)), noise[count], counted)
-
-
-def _some(bench: Workbench) -> Iterator[Batch]:
-    """A few batches, spread over the feed."""
-    feed = bench.feed
-    if feed is None:
-        raise FeedError("what codes do to the outputs is tried on samples; give some with --data")
-    rows = 0
-    for batch in feed if feed.count is not None and feed.count <= BATCHES else feed.split(BATCHES)[0]:
-        yield batch
-        rows += max((len(array) for array in batch.values() if array.ndim), default=1)
-        if rows >= ROWS:
-            return
 
 
 @dataclass(slots=True)

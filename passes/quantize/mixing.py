@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.pace import Pace, pace
 from onnxpress.passes.quantize.ablation import Ablation, CodedWeight, Unit, ablate
 from onnxpress.passes.quantize.plan import Plan, codes_of
 from onnxpress.passes.quantize.precision import Demand, Judge, Verdict, by_harm, fewest
 from onnxpress.passes.quantize.recurrent import key_of
-from onnxpress.passes.quantize.speed import Pace, pace
 from onnxpress.passes.quantize.writing import write
 from onnxpress.passes.report import Harm, Report
 from onnxpress.passes.selection import Layout

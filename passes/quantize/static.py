@@ -10,6 +10,7 @@ from onnxpress.passes.balance.smooth import Smooth
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.affine import INT8, UINT8
 from onnxpress.passes.normalise import Normalise
+from onnxpress.passes.pace import Pace
 from onnxpress.passes.quantize.host import detect
 from onnxpress.passes.quantize.lstm import Setting
 from onnxpress.passes.quantize.mixing import Mix, in_float, measured_pace, mix, rank
@@ -26,7 +27,6 @@ from onnxpress.passes.quantize.reconstruct import Method as Rounding
 from onnxpress.passes.quantize.recurrent import plan_lstms
 from onnxpress.passes.quantize.refine import SCALES, Refinement, Scales, refine
 from onnxpress.passes.quantize.rules import FOLLOWERS, refusal
-from onnxpress.passes.quantize.speed import Pace
 from onnxpress.passes.quantize.storage import note_quantized
 from onnxpress.passes.quantize.targets import TARGETS, Target, caution, check_target, choose_target, say_codes
 from onnxpress.passes.quantize.writing import write
@@ -141,7 +141,7 @@ class QuantizeStatic(SitePass):
             if smoothing is not None:
                 model.reset(before.skeleton())
                 plan, smoothing = replace(self, smooth=False).plan(model, self.report(), bench), None
-            floats = in_float(plan, f"on codes the model is only {pace.describe()}")
+            floats = in_float(plan, f"on codes the model is only {pace.describe('in float')}")
         if smoothing is not None:
             report.changes.extend(replace(each, action=f"smooth: {each.action}") for each in smoothing.changes)
             report.skips.extend(replace(each, reason=f"smooth: {each.reason}") for each in smoothing.skips)
@@ -213,7 +213,7 @@ class QuantizeStatic(SitePass):
             report.harms = rank(model, plan, bench)
         if self.faster and plan.target.suits(detect()) and len(floats) < len(in_float(plan, "")):
             pace = measured_pace(model, plan, floats, bench, reference=before)
-            return floats, [*said, pace.describe()], pace
+            return floats, [*said, pace.describe("in float")], pace
         return floats, said, None
 
     def _outcome(self, found: Mix, report: Report) -> str:

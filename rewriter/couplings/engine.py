@@ -6,9 +6,10 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.rewriter.completion import complete
 from onnxpress.rewriter.couplings.folds import settle_folds
-from onnxpress.rewriter.couplings.ledger import Ledger, UnknownShape
+from onnxpress.rewriter.couplings.ledger import Ledger, Unclear, UnknownShape
 from onnxpress.rewriter.couplings.links import Links, Rule
 from onnxpress.rewriter.couplings.rules import RULES
+from onnxpress.rewriter.edits import output_ids
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 from onnxpress.rewriter.shapes import Shapes, infer_shapes
 from onnxpress.rewriter.walk import nodes
@@ -25,8 +26,9 @@ def write_ledger(model: Model, shapes: Shapes | None = None) -> tuple[Ledger, Sh
     ledger = Ledger()
     _freeze_ends(model, shapes, ledger)
     functions = {(f.domain, f.name) for f in model.functions}
+    outputs = frozenset(output_ids(model))
     for _, node in nodes(model.graph):
-        links = Links(node, shapes, model, ledger)
+        links = Links(node, shapes, model, ledger, outputs=outputs)
         links.open()
         rule = None if _names(node) & functions else rule_of(node)
         if rule is None:
@@ -37,7 +39,7 @@ def write_ledger(model: Model, shapes: Shapes | None = None) -> tuple[Ledger, Sh
             if unknown is not None and not rule.partial:
                 raise UnknownShape(f"the shape of '{unknown.name}' is unknown")
             rule.link(links)
-        except UnknownShape as error:
+        except Unclear as error:
             links.refuse(str(error))
         links.close()
     settle_folds(ledger)

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxpress.rewriter.couplings.ledger import Fold, Ledger
+from onnxpress.rewriter.couplings.ledger import Fold, IntArray, Ledger
 from onnxpress.rewriter.couplings.units import survey
 
 
-def coordinates(sizes: Sequence[int], part: int) -> NDArray[np.int64]:
+def coordinates(sizes: Sequence[int], part: int) -> IntArray:
     """Coordinate of each element of the product along factor `part`, int64 [∏ sizes]."""
     inner = int(np.prod(sizes[part + 1 :], dtype=np.int64))
     whole = int(np.prod(sizes, dtype=np.int64))
-    coordinate: NDArray[np.int64] = np.arange(whole, dtype=np.int64) // inner % sizes[part]
+    coordinate: IntArray = np.arange(whole, dtype=np.int64) // inner % sizes[part]
     return coordinate
 
 

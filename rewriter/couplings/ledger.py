@@ -22,8 +22,16 @@ Kind = Literal["channels", "neurons", "heads", "hidden"]
 """What the units of a group are."""
 
 
-class UnknownShape(OnnxpressError):
-    """A rule asked for the axes of a tensor whose rank nobody knows; its node freezes what it touches."""
+class Unclear(OnnxpressError):
+    """A rule cannot tell what its node does with axes; rules let it pass, and the node freezes what it touches."""
+
+
+class UnknownShape(Unclear):
+    """Nobody knows the rank of a tensor."""
+
+
+class Contradiction(Unclear):
+    """Shapes do not fit the node: the model declares one that its tensor does not have."""
 
 
 @dataclass(frozen=True, slots=True)

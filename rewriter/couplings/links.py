@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,13 +11,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxpress.rewriter.couplings.amendment import Amendment, constant_value
-from onnxpress.rewriter.couplings.ledger import Fold, IntArray, Kind, Ledger, Place, UnknownShape
+from onnxpress.rewriter.couplings.ledger import Contradiction, Fold, IntArray, Kind, Ledger, Place, UnknownShape
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.shapes import Shapes
 from onnxpress.rewriter.weights import Array
 
 # what a file of rules needs
-__all__ = ["Amendment", "IntArray", "Kind", "Links", "Place", "Rule", "UnknownShape"]
+__all__ = ["Amendment", "Contradiction", "IntArray", "Kind", "Links", "Place", "Rule", "UnknownShape"]
 
 
 class Links:
@@ -29,10 +30,13 @@ class Links:
         node: the node.
         shapes: of all tensors.
         model: it stands in.
+        outputs: identities of the tensors that are outputs of any graph.
     """
 
-    def __init__(self, node: gs.Node, shapes: Shapes, model: Model, ledger: Ledger) -> None:
-        self.node, self.shapes, self.model = node, shapes, model
+    def __init__(
+        self, node: gs.Node, shapes: Shapes, model: Model, ledger: Ledger, *, outputs: AbstractSet[int]
+    ) -> None:
+        self.node, self.shapes, self.model, self.outputs = node, shapes, model, outputs
         self._ledger = ledger
         self._mentioned: dict[tuple[int, int], int] = {}
         self._refused = False
@@ -70,8 +74,20 @@ class Links:
         return len(self.sizes(tensor))
 
     def size(self, tensor: gs.Tensor, axis: int) -> int | None:
-        """Size of one axis (from the end where negative), None where it is not fixed."""
-        return self.sizes(tensor)[axis]
+        """Size of one axis (from the end where negative), None where it is not fixed.
+
+        Raises:
+            UnknownShape: as `sizes` does.
+            Contradiction: the tensor has no such axis.
+        """
+        return self.sizes(tensor)[self.axis(tensor, axis)]
+
+    def axis(self, tensor: gs.Tensor, number: int) -> int:
+        """An axis, from the end where negative, counted from 0; raises as `size` does."""
+        rank = self.rank(tensor)
+        if not -rank <= number < rank:
+            raise Contradiction(f"'{tensor.name}' has {rank} axes, so none of number {number}")
+        return number % rank
 
     def value(self, tensor: gs.Tensor | None) -> Array | None:
         """The array of a constant that no caller can override; None of anything else."""
@@ -80,24 +96,29 @@ class Links:
     def tie(self, first: Place, second: Place, *, at: IntArray | None = None, to: IntArray | None = None) -> None:
         """Element `at[i]` of `first` goes with element `to[i]` of `second`; without them all, in order.
 
-        Both places count as mentioned. If the size of one is not fixed, the other is frozen.
+        Both places count as mentioned. If the size of one is not fixed, the other is frozen; if elements do not pair,
+        both are.
         """
         known = self._number(first), self._number(second)
         if known[0] is None or known[1] is None:
             self._keep_known(first, second)
             return
         sizes = self._ledger.sizes[known[0]], self._ledger.sizes[known[1]]
-        if at is None and to is None:
-            if sizes[0] == sizes[1]:
-                self._ledger.whole.append((known[0], known[1]))
-                return
-            for place in (first, second):
-                self.keep(place, f"{self.title} pairs {sizes[0]} with {sizes[1]} elements, which it should not")
+        if at is None and to is None and sizes[0] == sizes[1]:
+            self._ledger.whole.append((known[0], known[1]))
             return
-        at, to = (np.arange(sizes[i]) if a is None else np.asarray(a, np.int64) for i, a in enumerate((at, to)))
-        if at.shape != to.shape:
-            raise ValueError(f"{self.title}: {at.size} elements cannot be tied with {to.size}")
-        self._ledger.parts.append((known[0], at, known[1], to))
+        pairs = [
+            np.arange(size) if a is None else np.asarray(a, np.int64) for a, size in zip((at, to), sizes, strict=True)
+        ]
+        ends = list(zip((first, second), pairs, sizes, strict=True))
+        reason = next((self._beyond(place, size) for place, of, size in ends if not _within(of, size)), None)
+        if reason is None and pairs[0].shape != pairs[1].shape:
+            reason = f"{self.title} pairs {pairs[0].size} with {pairs[1].size} elements, which it should not"
+        if reason is None:
+            self._ledger.parts.append((known[0], pairs[0], known[1], pairs[1]))
+            return
+        for place in (first, second):
+            self.keep(place, reason)
 
     def contract(self, first: Place, second: Place, *, at: IntArray | None = None, to: IntArray | None = None) -> None:
         """As `tie`, where the node multiplies both and sums over them."""
@@ -118,7 +139,7 @@ class Links:
         if number is None:
             return
         if np.shape(labels) != (self._ledger.sizes[number],):
-            raise ValueError(f"{self.title}: {np.size(labels)} labels for {self._ledger.sizes[number]} elements")
+            raise Contradiction(f"it sorts {self._ledger.sizes[number]} elements as though they were {np.size(labels)}")
         self._ledger.united.append((number, np.asarray(labels, np.int64)))
         if kind is not None:
             self.call(place, kind)
@@ -153,10 +174,11 @@ class Links:
             self._ledger.kinds.setdefault(number, kind)
 
     def keep(self, place: Place, reason: str, *, at: IntArray | None = None) -> None:
-        """Freeze elements of an axis, all by default; they count as mentioned."""
+        """Freeze elements of an axis, all by default or where it does not have those; they count as mentioned."""
         number = self._number(place)
         if number is not None:
-            self._ledger.kept.append((number, None if at is None else np.asarray(at, np.int64), reason))
+            known = at is not None and _within(at, self._ledger.sizes[number])
+            self._ledger.kept.append((number, np.asarray(at, np.int64) if known else None, reason))
 
     def leave(self, place: Place) -> None:
         """Mention an axis that ties nothing: its size may become any other that a rule makes it."""
@@ -173,8 +195,8 @@ class Links:
         """Tie all axes of two tensors of equal rank, in order, except the axes `but` (from the end where negative)."""
         rank = self.rank(first)
         if rank != self.rank(second):
-            raise UnknownShape(f"'{first.name}' and '{second.name}' should have equally many axes")
-        skipped = {axis % rank for axis in but}
+            raise Contradiction(f"'{first.name}' and '{second.name}' should have equally many axes")
+        skipped = {self.axis(first, axis) for axis in but}
         for axis in range(rank):
             if axis not in skipped:
                 self.tie((first, axis), (second, axis))
@@ -226,13 +248,15 @@ class Links:
 
     def _known(self, place: Place) -> int | None:
         """Number of a place; None where its size is not fixed."""
-        tensor, axis = place
-        sizes = self.sizes(tensor)
-        size = sizes[axis]
-        return None if size is None else self._ledger.number((tensor, axis % len(sizes)), size)
+        size = self.size(*place)
+        return None if size is None else self._ledger.number((place[0], self.axis(*place)), size)
+
+    def _beyond(self, place: Place, size: int) -> str:
+        # a shape that the model declares is another than that of the tensor
+        return f"{self.title} reaches beyond the {size} elements of axis {place[1]} of '{place[0].name}'"
 
     def _number(self, place: Place) -> int | None:
-        key = (id(place[0]), place[1] % self.rank(place[0]))
+        key = (id(place[0]), self.axis(*place))
         self._mentioned[key] = self._mentioned.get(key, 0) + 1
         return self._known(place)
 
@@ -255,6 +279,10 @@ class Rule:
     link: Callable[[Links], None]
     amend: Callable[[Amendment], None] | None = None
     partial: bool = False
+
+
+def _within(elements: IntArray, size: int) -> bool:
+    return not np.size(elements) or (int(np.min(elements)) >= 0 and int(np.max(elements)) < size)
 
 
 def _present(tensors: Sequence[gs.Tensor], index: int) -> gs.Tensor | None:

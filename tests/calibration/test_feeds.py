@@ -119,6 +119,21 @@ def test_splits_at_the_start_where_it_is_not(x_spec):
     assert firsts(rest) == [2, 3, 4]
 
 
+@pytest.mark.parametrize(("n", "rows", "taken"), [(2, None, [0, 3]), (9, None, list(range(6))), (3, 4, [0, 2])])
+def test_spreads_a_few_batches_over_the_feed(x_spec, n, rows, taken):
+    feed = open_feed(list(map(as_float, dicts(6))), inputs=x_spec)
+    assert firsts(feed.spread(n, rows=rows)) == taken
+
+
+def test_takes_the_first_few_where_the_length_is_not_known(x_spec):
+    assert firsts(open_feed(map(as_float, dicts(5)), inputs=x_spec).spread(2)) == [0, 1]
+
+
+def test_nothing_can_be_spread_where_there_are_no_samples():
+    with pytest.raises(FeedError, match="holds no samples"):
+        list(Feed([], count=0).spread(2))
+
+
 def test_refuses_to_split_all_off(x_spec):
     feed = open_feed(list(map(as_float, dicts(2))), inputs=x_spec)
     with pytest.raises(FeedError, match="2 batches cannot give 2 and keep some"):
@@ -186,3 +201,23 @@ def test_refuses_options_that_mean_nothing(x_spec):
 def test_refuses_rows_of_different_shapes():
     with pytest.raises(FeedError, match="the arrays cannot be stacked"):
         open_feed({"x": [[1.0, 2.0], [1.0]]}, inputs=[InputSpec("x", np.dtype(np.float32), (None, 2))])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_samples_to_learn_from_are_numbers(x_spec, wrong):
+    batches = [{"x": np.zeros((2, 4), np.float32)}, {"x": np.full((2, 4), wrong, np.float32)}]
+    feed = open_feed(batches, inputs=x_spec).numeric()
+    with pytest.raises(FeedError, match="batch 1 of the samples holds 8 NaN or infinite numbers in input 'x'; mend"):
+        list(feed)
+
+
+def test_masks_may_hold_minus_infinity(x_spec):
+    feed = open_feed([{"x": np.full((2, 4), -np.inf, np.float32)}], inputs=x_spec)
+    assert len(list(feed.numeric())) == 1
+
+
+def test_parts_of_made_up_samples_are_made_up(x_spec):
+    made_up = Feed(list(open_feed([{"x": np.zeros((1, 4), np.float32)}] * 3, inputs=x_spec).samples()), made_up=True)
+    assert made_up.take(1).made_up
+    assert made_up.numeric().made_up
+    assert open_feed(made_up, inputs=x_spec).made_up

@@ -163,6 +163,27 @@ def test_branches_may_read_what_is_kept(save_model):
         check(list(relay.run(model, ["y"])), model, "y")
 
 
+def test_batches_may_give_a_tensor_different_ranks(save_model):
+    """If a batch has one row, a drops that axis."""
+    then = helper.make_graph([helper.make_node("Squeeze", ["x", "axes"], ["t"])], "then", [], [value("t")])
+    other = helper.make_graph([helper.make_node("Identity", ["x"], ["e"])], "else", [], [value("e")])
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "zero"], ["rows"]),
+        helper.make_node("Equal", ["rows", "one"], ["p"]),
+        helper.make_node("If", ["p"], ["a"], then_branch=then, else_branch=other),
+        helper.make_node("Neg", ["a"], ["y"]),
+    ]
+    numbers = {"zero": np.array(0), "one": np.array(1), "axes": np.array([0])}
+    model = Model.load(save_model(nodes, {"x": ["n", 4]}, ["y"], weights=numbers))
+    batches = [{"x": BATCHES[0]["x"][:rows]} for rows in (3, 1)]
+    with Relay(batches) as relay:
+        list(relay.run(model, ["a"]))
+        found = [each["y"] for each in relay.run(model, ["y"])]
+    np.testing.assert_array_equal(found[0], -batches[0]["x"])
+    np.testing.assert_array_equal(found[1], -batches[1]["x"][0])
+
+
 def value(name):
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
 
@@ -230,6 +251,12 @@ def test_refuses_feeds_that_are_empty_or_change(residual):
         feed.pop()
         with pytest.raises(FeedError, match="gave 2 batches, but 3 before"):
             list(relay.run(residual, ["x"]))
+
+
+def test_refuses_a_sample_that_lacks_an_input(residual):
+    feed = [BATCHES[0], {"z": BATCHES[1]["x"]}]
+    with Relay(feed) as relay, pytest.raises(FeedError, match="batch 1 lacks the input 'x', it holds 'z'; give all"):
+        list(relay.run(residual, ["a"]))
 
 
 def test_refuses_tensors_that_are_not_there(residual):

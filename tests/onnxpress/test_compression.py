@@ -15,7 +15,9 @@ from onnxpress.passes.blockwise.weights import QuantizeWeights
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.narrow.float16 import ConvertFloat16
 from onnxpress.passes.normalise import Normalise
+from onnxpress.passes.prune.channels.channels import PruneChannels
 from onnxpress.passes.prune.zeros.magnitude import PruneMagnitude
+from onnxpress.passes.prune.zeros.second_order import PruneSecondOrder
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError
@@ -155,7 +157,7 @@ def test_goal_latency_delivers_only_what_is_faster_beyond_noise(
 
 
 def test_warns_where_ranges_come_from_made_up_inputs(model, out, samples):
-    plan, words = recipe(needs_data=True), "the ranges of mine come from made-up inputs"
+    plan, words = recipe(needs_data=True), "mine learns from samples, and none were given"
     assert any(words in each for each in compress(model, out, recipe=plan, bench_seconds=QUICK).warnings)
     given = compress(model, out, recipe=plan, data=samples, bench_seconds=QUICK)
     assert not any(words in each for each in given.warnings)
@@ -305,3 +307,26 @@ def test_wrong_samples_are_refused(model, out):
     with pytest.raises(FeedError, match="x"):
         compress(model, out, recipe=[], data={"x": np.zeros((4, 9), np.float32)})
     assert folder_of(out) == []
+
+
+def test_passes_that_learn_are_not_taught_by_made_up_inputs(model, out):
+    with pytest.raises(FeedError, match="prune-second-order learns from samples what layers read; give some"):
+        compress(model, out, recipe=[PruneSecondOrder(sparsity=0.5, min_size=1)], bench_seconds=QUICK)
+    plain = PruneChannels(pruning_ratio=0.25, round_to=1)
+    blind = PruneChannels(pruning_ratio=0.25, round_to=1, importance="l2", allocation="uniform", reconstruct=False)
+    made = [compress(model, out, recipe=[each], bench_seconds=QUICK).hashes_after for each in (plain, blind)]
+    assert made[0] == made[1]
+
+
+def test_warns_where_samples_judge_what_learned_from_them(model, out, samples):
+    recipe, words = [PruneChannels(pruning_ratio=0.25, round_to=1)], "samples that prune-channels learned from"
+    result = compress(model, out, recipe=recipe, data=samples, bench_seconds=QUICK)
+    assert any(words in each for each in result.warnings)
+    result = compress(model, out, recipe=recipe, data=samples, test=samples, bench_seconds=QUICK)
+    assert not any(words in each for each in result.warnings)
+
+
+def test_samples_to_learn_from_must_be_numbers(model, out):
+    data = {"x": np.full((4, 8), np.nan, np.float32)}
+    with pytest.raises(FeedError, match="32 NaN or infinite numbers in input 'x'"):
+        compress(model, out, recipe=[PruneChannels(pruning_ratio=0.25, round_to=1)], data=data, bench_seconds=QUICK)

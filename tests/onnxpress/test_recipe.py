@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from onnxpress.options import schema_of
+from onnxpress.passes.registry import known
 from onnxpress.recipe import Limits, Recipe, built_in, load, locate, parse, schema
 from onnxpress.rewriter.errors import ConfigError
 
@@ -144,3 +146,16 @@ def test_schema_knows_every_pass_and_its_options():
     options = prune["properties"]["prune-magnitude"]["anyOf"][0]["properties"]
     assert {"sparsity", "include", "sites"} <= set(options)
     assert json.loads(json.dumps(content)) == content
+
+
+@pytest.mark.parametrize("name", known())
+def test_schema_says_what_each_option_means(name):
+    options = schema_of(name)["properties"]
+    assert [each for each, content in options.items() if not content.get("description") and each != "sites"] == []
+
+
+def test_names_of_layers_to_leave_alone_have_an_option_of_their_own():
+    with pytest.raises(ConfigError, match="works on the whole model; ignored_layers names layers that stay"):
+        parse("passes: [prune-channels: {count: 1, sites: {exclude: ['*']}}]", name="r", source="r.yaml")
+    with pytest.raises(ConfigError, match=r"ignored_layers: should be a list, not '\*'"):
+        parse("passes: [prune-channels: {count: 1, ignored_layers: '*'}]", name="r", source="r.yaml")

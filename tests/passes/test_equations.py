@@ -270,10 +270,47 @@ def test_refuses_to_work_without_samples(chain):
         next(equations(chain, chain.clone(), find_sites(chain), Workbench()))
 
 
-@pytest.mark.parametrize("options", [{"held_out": 0.0}, {"held_out": 1.0}, {"rows": 0}])
-def test_refuses_options_that_mean_nothing(chain, bench, options):
-    with pytest.raises(ValueError, match=r"held_out .* must lie in \(0, 1\), rows"):
-        next(equations(chain, chain.clone(), find_sites(chain), bench(chain, *BATCHES), **options))
+@pytest.mark.parametrize("part", [0.0, 1.0])
+def test_refuses_to_hold_out_nothing_or_all(chain, bench, part):
+    with pytest.raises(ValueError, match=r"held_out .* must lie in \(0, 1\)"):
+        next(equations(chain, chain.clone(), find_sites(chain), bench(chain, *BATCHES), held_out=part))
+
+
+def test_a_model_that_is_its_own_original_runs_once(chain, bench, monkeypatch):
+    runs = []
+    run = Runner.run
+
+    def count(self, *given, **options):
+        runs.append(1)
+        return run(self, *given, **options)
+
+    monkeypatch.setattr(Runner, "run", count)
+    own = list(equations(chain, chain, find_sites(chain), bench(chain, *BATCHES)))
+    once = len(runs)
+    runs.clear()
+    twice = list(equations(chain, chain.clone(), find_sites(chain), bench(chain, *BATCHES)))
+    assert once == len(BATCHES)  # the first layer reads an input, the second what one run gives
+    assert len(runs) == 2 * once
+    for (_, one), (_, other) in zip(own, twice, strict=True):
+        np.testing.assert_array_equal(one.total.moment, other.total.moment)
+        np.testing.assert_array_equal(one.total.cross, other.total.cross)
+
+
+def test_refuses_what_is_too_wide_and_does_the_others(build, bench):
+    """8200 inputs: the weight is small, but their second moments are not."""
+    nodes = [
+        node("MatMul", ["x", "w"], "p"),
+        node("Tile", ["p", "times"], "q"),
+        node("MatMul", ["q", "u"], "r"),
+        node("MatMul", ["r", "v"], "y"),
+    ]
+    weights = {"w": array(6, 8), "times": np.array([1, 1025]), "u": array(8200, 5), "v": array(5, 3)}
+    original = build(nodes, weights, x=["n", 6])
+    model = original.clone()
+    found = {site.name: pair for site, pair in equations(model, original, find_sites(model), bench(model, *BATCHES))}
+    wide = found.pop("make_r")
+    assert str(wide) == "it reads 8200 inputs: the second moments of so many take 4 GB"
+    assert [(name, pair.total.count) for name, pair in found.items()] == [("make_p", 27), ("make_y", 27)]
 
 
 def test_counts_batches_of_a_feed_that_does_not_tell(chain):

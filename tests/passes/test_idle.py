@@ -28,7 +28,8 @@ def lone():
 
 @pytest.mark.parametrize("one", [PruneChannels(pruning_ratio=0.5), PruneMagnitude(sparsity=0.5)])
 @pytest.mark.parametrize(
-    ("model", "reason"), [(quantized, "run on the float model"), (weightless, "no float weights"), (lone, "no float weights")]
+    ("model", "reason"),
+    [(quantized, "run on the float model"), (weightless, "no float weights"), (lone, "no float weights")],
 )
 def test_says_what_the_model_lacks(build, one, model, reason):
     nodes, weights = model()

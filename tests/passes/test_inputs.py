@@ -16,6 +16,7 @@ from onnxpress.passes.base import Workbench
 from onnxpress.passes.inputs import (
     Reading,
     activation_of,
+    check_width,
     in_parts,
     joined,
     moments_of,
@@ -263,3 +264,15 @@ def test_refuses_moments_without_samples(build, random_array):
     model = build([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": random_array(4, 4)}, x=[3, 4])
     with pytest.raises(FeedError, match="come from samples"):
         next(moments_of(model, find_sites(model), Workbench()))
+
+
+def test_refuses_weights_of_too_many_inputs(build):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("MatMul", ["x", "v"], ["q"])]
+    nodes += [helper.make_node("Conv", ["z", "u"], ["r"], group=4100), helper.make_node("Sum", ["p", "q", "r"], ["y"])]
+    sizes = {"w": (8192, 1), "v": (8193, 1), "u": (8200, 2, 1)}
+    model = build(nodes, {name: np.zeros(size, np.float32) for name, size in sizes.items()}, x=None)
+    narrow, wide, grouped = find_sites(model)
+    check_width(narrow)
+    check_width(grouped)  # 4100 groups of two
+    with pytest.raises(RefusalError, match="it reads 8193 inputs: the second moments of so many take 4 GB"):
+        check_width(wide)

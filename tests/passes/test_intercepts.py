@@ -6,7 +6,7 @@ from onnx import helper
 
 from onnxpress.passes.inputs import view_of
 from onnxpress.passes.intercepts import intercept_of
-from onnxpress.passes.selection import Layout
+from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.sites import find_sites
 
 DRAW = np.random.default_rng(0)
@@ -77,6 +77,15 @@ def test_a_bias_keeps_its_type(build):
     (site,) = find_sites(model)
     intercept_of(model, site).add(model, np.ones(4))
     assert {each.dtype.name for each in map(model.array, model.constants())} == {"float16"}
+
+
+def test_refuses_a_sum_that_its_type_cannot_hold(build):
+    weights = {"w": array(3, 4).astype(np.float16), "b": np.full(4, 60000, np.float16)}
+    model = build([MATMUL, node("Add", ["p", "b"])], weights, x=[2, 3], dtype=10)
+    intercept = intercept_of(model, find_sites(model)[0])
+    with pytest.raises(RefusalError, match="the new bias does not fit into float16"):
+        intercept.add(model, np.full(4, 1e4))
+    np.testing.assert_array_equal(intercept.read(model), np.full(4, np.float16(60000)))
 
 
 NONE = {

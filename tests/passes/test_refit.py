@@ -7,7 +7,6 @@ import pytest
 from onnx import helper
 
 from onnxpress.passes.equations import equations
-from onnxpress.passes.kernels.least_squares import Choice
 from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.refit import Pair, refit, refit_site, zeros_of
 from onnxpress.passes.report import Report
@@ -110,16 +109,44 @@ def test_leaves_what_samples_held_out_do_not_want_changed(layers):
     assert model.to_proto().SerializeToString() == layers.to_proto().SerializeToString()
 
 
-def test_a_layer_that_is_left_alone_is_in_the_report(layers, bench, monkeypatch):
-    model, kept = pruned(layers)
-    report = Report("refit")
-    leave = Choice(math.inf, 0.5, 0.5)
-    monkeypatch.setattr("onnxpress.passes.refit.choose_ridge", lambda *_, **__: leave)
-    refit(model, layers, find_sites(model), bench(layers, *samples(4)), report, kept_out=kept)
+def test_a_layer_that_is_left_alone_is_in_the_report(build, bench):
+    """One of two neurons goes. To fit, it gives what the other gives; in the last batch, held out, the opposite."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], name="first"),
+        helper.make_node("MatMul", ["p", "v"], ["y"], name="second"),
+    ]
+    original = build(nodes, {"w": np.eye(2, dtype=np.float32), "v": np.float32([[1], [0.5]])}, x=["n", 2])
+    model, report = original.clone(), Report("refit")
+    first, second = find_sites(model)
+    model.replace_weight(first.weight, first.array()[:, :1])
+    model.replace_weight(second.weight, second.array()[:1])
+    other = np.float32([[1, 1]] * 3 + [[1, -1]])
+    batches = [array(16, 1) * row for row in other]
+    refit(model, original, [first, second], bench(original, *batches), report, kept_out={"first": np.array([0])})
     assert not report.changes
-    assert report.skips[1].reason.startswith(
-        "is not refitted: that does not lower the error of its output on held-out samples, 50 %"
-    )
+    assert [skip.reason for skip in report.skips] == [
+        "is not refitted: its output is as before, there is nothing to make up for",
+        "is not refitted: that does not lower the error of its output on held-out samples, 100 %",
+    ]
+    np.testing.assert_array_equal(second.array(), [[1]])
+
+
+def test_a_layer_that_is_too_wide_is_in_the_report(build, bench):
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], name="first"),
+        helper.make_node("Tile", ["p", "times"], ["q"]),
+        helper.make_node("MatMul", ["q", "v"], ["y"], name="wide"),
+    ]
+    weights = {"w": array(12, 10), "times": np.array([1, 820]), "v": array(8200, 2)}
+    original = build(nodes, weights, x=["n", 12])
+    model, report = original.clone(), Report("refit")
+    first, wide = find_sites(model)
+    model.replace_weight(first.weight, first.array() + 0.3)
+    refit(model, original, [first, wide], bench(original, *samples(8)), report)
+    assert [change.site for change in report.changes] == ["first"]
+    assert [(skip.site, skip.reason) for skip in report.skips] == [
+        ("wide", "is not refitted: it reads 8200 inputs: the second moments of so many take 4 GB")
+    ]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -166,6 +193,29 @@ def test_refuses_weights_that_their_type_cannot_hold(build):
     with pytest.raises(RefusalError, match="the new weight does not fit into float16"):
         refit_site(model, site, Pair(normal, normal))
     np.testing.assert_array_equal(site.array(), np.ones((3, 2)))
+
+
+def test_refuses_a_bias_that_its_type_cannot_hold_and_leaves_the_weight(build):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "b"], ["y"])]
+    weights = {"w": np.ones((3, 2), np.float16), "b": np.full(2, 60000, np.float16)}
+    model = build(nodes, weights, x=["n", 3], dtype=10)
+    before = model.to_proto().SerializeToString()
+    site, rows = find_sites(model)[0], array(1, 40, 3)
+    normal = Normal.of(rows, rows @ array(3, 2) + 10000)
+    with pytest.raises(RefusalError, match="the new bias does not fit into float16"):
+        refit_site(model, site, Pair(normal, normal))
+    assert model.to_proto().SerializeToString() == before
+
+
+def test_equations_may_be_used_again(layers, bench):
+    model = layers.clone()
+    site = find_sites(model)[1]
+    model.replace_weight(site.weight, site.array() + 0.5)
+    pair = dict(equations(model, layers, [site], bench(layers, *samples(4))))[site]
+    before = [part.moment.copy() for part in (pair.fit, pair.held_out)]
+    assert math.isfinite(refit_site(model, site, pair).ridge)
+    for part, moment in zip((pair.fit, pair.held_out), before, strict=True):
+        np.testing.assert_array_equal(part.moment, moment)
 
 
 def test_equations_that_do_not_fit_are_a_reason(layers, bench):

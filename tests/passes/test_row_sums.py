@@ -3,36 +3,36 @@
 import numpy as np
 import pytest
 
-from onnxpress.passes.row_sums import Plan, Sums
+from onnxpress.passes.row_sums import Sampling, Sums
 
 
-def held(plan, *, count, batch=0, samples=1):
-    positions = plan.positions(count, 4)
-    return positions, plan.judged(positions, count, batch, samples)
+def held(sampling, *, count, batch=0, samples=1):
+    positions = sampling.positions(count, 4)
+    return positions, sampling.judged(positions, count, batch, samples)
 
 
 def test_takes_as_many_rows_as_are_wanted_of_all_batches():
-    assert len(Plan(0.25, 800, 8).positions(1000, 4)) == 100
-    assert len(Plan(0.25, 800, 8).positions(60, 4)) == 60
+    assert len(Sampling(0.25, 8, rows=800).positions(1000, 4)) == 100
+    assert len(Sampling(0.25, 8, rows=800).positions(60, 4)) == 60
     # four rows for each of 400 inputs
-    assert len(Plan(0.25, 800, 8).positions(1000, 400)) == 200
+    assert len(Sampling(0.25, 8, rows=800).positions(1000, 400)) == 200
 
 
 def test_holds_out_whole_batches_where_there_are_some():
-    parts = [held(Plan(0.25, 800, 8), count=10, batch=batch, samples=10)[1] for batch in range(8)]
+    parts = [held(Sampling(0.25, 8, rows=800), count=10, batch=batch, samples=10)[1] for batch in range(8)]
     assert [part.all() for part in parts] == [part.any() for part in parts]
     assert [bool(part.all()) for part in parts] == [False, False, False, True] * 2
 
 
 def test_holds_out_whole_samples_of_a_lone_batch():
-    positions, part = held(Plan(0.25, 800, 1), count=80, samples=8)
+    positions, part = held(Sampling(0.25, 1, rows=800), count=80, samples=8)
     assert sorted(set(positions[part] // 10)) == [3, 7]
     assert np.count_nonzero(part) == 20
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_holds_out_stretches_of_rows_of_a_lone_sample(samples):
-    positions, part = held(Plan(0.25, 800, 1), count=160, samples=samples)
+    positions, part = held(Sampling(0.25, 1, rows=800), count=160, samples=samples)
     assert sorted(set(positions[part] // 10)) == [3, 7, 11, 15]
     assert np.count_nonzero(part) == 40
 

@@ -44,17 +44,20 @@ def run() -> Callable[..., list[np.ndarray]]:
     return call
 
 
-def set_to_zero(model: Model, chosen: dict[Group, np.ndarray]) -> None:
-    """All weights of the units that go, but for divisors, and for integers, which are numbers of elements."""
+def silence(model: Model, chosen: dict[Group, np.ndarray], *, wholly: bool) -> None:
+    """Set to zero the weights that read the units that go, and no others: so much is promised to be enough.
+
+    Where activations read them, or `wholly`, all weights of the units are set to zero, but for divisors, and for
+    integers, which are numbers of elements.
+    """
     for group, units in chosen.items():
-        for member in group.members:
-            constant = member.tensor
-            if not isinstance(constant, gs.Constant) or constant.name.startswith("divisor"):
-                continue
-            values = np.array(model.array(constant))
-            if values.dtype.kind == "f":
+        constants = [member for member in group.members if isinstance(member.tensor, gs.Constant)]
+        readers = [member for member in constants if member.role == "in"]
+        for member in constants if wholly or not readers else readers:
+            values = np.array(model.array(member.tensor))
+            if values.dtype.kind == "f" and not member.tensor.name.startswith("divisor"):
                 np.moveaxis(values, member.axis, 0)[member.indices[units].reshape(-1)] = 0
-                model.replace_weight(constant, values)
+                model.replace_weight(member.tensor, values)
 
 
 def check_declared(proto: onnx.ModelProto) -> None:
@@ -70,31 +73,44 @@ def check_declared(proto: onnx.ModelProto) -> None:
 
 @pytest.fixture
 def remove_exactly(run) -> Callable[..., list[np.ndarray]]:
-    """Set units to zero, take them out, and compare the outputs in ONNX Runtime; returns them."""
+    """Silence units, take them out, and compare the outputs in ONNX Runtime; returns them."""
 
-    def call(model: Model, chosen: dict[Group, np.ndarray], **feed: np.ndarray) -> list[np.ndarray]:
-        set_to_zero(model, chosen)
+    def call(
+        model: Model, chosen: dict[Group, np.ndarray], *, wholly: bool = False, **feed: np.ndarray
+    ) -> list[np.ndarray]:
+        silence(model, chosen, wholly=wholly)
         interface, before = Interface.of(model), run(model, **feed)
+        ends = [*model.graph.inputs, *model.graph.outputs]
+        declared = [list(tensor.shape or ()) for tensor in ends]
         remove_units(model, chosen)
         check(model, interface)
+        assert declared == [list(tensor.shape or ()) for tensor in ends]
         check_declared(model.to_proto())
         after = run(model, **feed)
         for old, new in zip(before, after, strict=True):
             assert old.shape == new.shape
             # float32 sums of up to some hundred terms, in another order
-            np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-5)
         return after
 
     return call
 
 
 @pytest.fixture
-def halve(remove_exactly) -> Callable[..., dict[str, int]]:
-    """Take the even half of all units that may go out of a model, exactly; returns the sizes of their groups."""
+def thin(remove_exactly) -> Callable[..., dict[str, Group]]:
+    """Take every other unit out of all groups that allow it, exactly; returns the groups as they were, by name."""
 
-    def call(model: Model, **feed: np.ndarray) -> dict[str, int]:
-        free = [group for group in find_couplings(model).groups if group.frozen is None]
-        remove_exactly(model, {group: np.arange(0, group.size - 1, 2) for group in free}, **feed)
-        return {group.name: group.size for group in free}
+    def call(model: Model, **feed: np.ndarray) -> dict[str, Group]:
+        found = {group.name: group for group in find_couplings(model).groups}
+        gone = {g: np.arange(0, g.size, 2)[: g.size - 1] for g in found.values() if g.frozen is None}
+        assert gone, {name: group.frozen for name, group in found.items()}
+        remove_exactly(model, gone, **feed)
+        return found
 
     return call
+
+
+@pytest.fixture
+def thin_sizes(thin) -> Callable[..., dict[str, int]]:
+    """As `thin`; returns how many units the groups had that lost some."""
+    return lambda model, **feed: {n: g.size for n, g in thin(model, **feed).items() if g.frozen is None}

@@ -51,6 +51,26 @@ def test_what_is_left_follows_where_the_other_sizes_cancel(parse):
     assert completed(model, of_inputs(model))["y"] == ("N", 24)
 
 
+@pytest.mark.parametrize(("text", "first"), [("u = Reshape (x, sizes)", None), ("u = Relu (x)", "N")])
+def test_a_size_that_is_copied_is_no_zero(parse, text, first):
+    """Where the rank of what it is copied from is unknown, the size is."""
+    model = parse(
+        f"g (float[N, 6] x, int64[R] sizes) => (float[A, B] y) {{ {text} y = Reshape (u, t) }}", t=np.array([0, 6])
+    )
+    model.graph.outputs[0].shape = None
+    assert completed(model, of_inputs(model))["y"] == (first, 6)
+
+
+@pytest.mark.parametrize("overridden", [False, True])
+def test_numbers_that_a_caller_may_override_say_nothing(parse, overridden):
+    model = parse("g (float[2, 6] x) => (float[A, B] y) { y = Reshape (x, t) }", t=np.array([3, 4]))
+    if overridden:
+        model.graph.inputs.append(model.constants()[0])
+    model.graph.outputs[0].shape = None
+    shapes = Shapes(of_inputs(model).known, infer_shapes(model).defaults)
+    assert completed(model, shapes)["y"] == ((None, None) if overridden else (3, 4))
+
+
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("second", [0, 1])
 def test_fused_products_are_as_large_as_they_run(parse, run, first, second):
@@ -75,6 +95,7 @@ def test_fused_products_are_as_large_as_they_run(parse, run, first, second):
         "Attention <num_heads = 2> (x, w, wide)",
         "Attention <num_heads = 2, qkv_hidden_sizes = [4, 4, 4]> (x, w, wide)",
         "MultiHeadAttention <num_heads = 2> (x, x, x)",
+        "MultiHeadAttention <num_heads = 2> (x, k, k)",
     ],
 )
 def test_other_fused_operators_are_as_large_as_they_run(parse, run, node):
@@ -84,6 +105,7 @@ def test_other_fused_operators_are_as_large_as_they_run(parse, run, node):
         v=np.ones((4, 5), np.float32),
         w=np.ones((4, 12), np.float32),
         wide=np.ones(12, np.float32),
+        k=np.ones((2, 2, 3, 2), np.float32),
     )
     model.import_domain("com.microsoft", 1)
     for tensor in model.graph.outputs:

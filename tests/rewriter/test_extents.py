@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxpress.rewriter import extents
 from onnxpress.rewriter.extents import LONGEST, Extent, entries, extent_range, given, integers, option, readers
 from onnxpress.rewriter.shapes import infer_shapes
 
@@ -56,16 +57,45 @@ def test_a_part_of_a_shape_is_counted_from_both_ends(parse):
 
 def test_only_constant_integers_count(parse):
     model = parse("g (int64[2] x) => (float[2] y) { y = Cast <to = 1> (x) }", w=np.array([1.5], np.float32))
-    tensors = model.graph.tensors()
-    assert integers(tensors["x"]) is None
-    assert integers(None) is None
+    tensors, shapes = model.graph.tensors(), infer_shapes(model)
+    assert integers(tensors["x"], shapes) is None
+    assert integers(None, shapes) is None
+
+
+def test_what_a_caller_may_override_is_no_constant(parse):
+    model = parse(
+        "g (float[N, 3, 4] x, int64[2] w, int64[1] at) => (int64[K] t, float[N, M] y) "
+        "{ t = Identity (w) y = Squeeze (x, at) }",
+        w=np.array([6, 4]),
+        at=np.array([1]),
+    )
+    shapes = infer_shapes(model)
+    assert integers(model.graph.inputs[1], shapes) is None
+    assert option(model.graph.nodes[1], "axes", 1, shapes) is None
+    assert traced(model) == [None, None]
+
+
+def test_sizes_joined_with_themselves_are_read_once(parse, monkeypatch):
+    reads = []
+    monkeypatch.setattr(extents, "extent_range", lambda node, rank: reads.append(node) or range(rank))
+    doubled = " ".join(f"c{i + 1} = Concat <axis = 0> (c{i}, c{i})" for i in range(16))
+    model = parse(f"g (float x) => (int64[K] t) {{ c0 = Shape (x) {doubled} t = Identity (c16) }}")
+    assert not traced(model)
+    assert len(reads) == 1
+
+
+def test_a_slice_that_cuts_no_axis_keeps_all_entries(parse):
+    model = parse(
+        "g (float[N, 3] x) => (int64[2] t) { s = Shape (x) t = Slice (s, none, none, none) }", none=np.zeros(0, int)
+    )
+    assert traced(model) == ["x:0", "x:1"]
 
 
 @pytest.mark.parametrize(("opset", "text"), [(11, "<axes = [1]> (x)"), (13, "(x, one)")])
 def test_options_stand_in_an_attribute_or_an_input(parse, opset, text):
     model = parse(f"g (float[2, 1] x) => (float[2] y) {{ y = Squeeze {text} }}", opset=opset, one=np.array([1]))
     node = model.graph.nodes[0]
-    assert option(node, "axes", 1) == [1]
+    assert option(node, "axes", 1, infer_shapes(model)) == [1]
     assert (given(node, 1) is None) == (opset == 11)
 
 

@@ -1,9 +1,11 @@
 """Branches that cannot have run."""
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from onnxpress.rewriter.edits import set_input
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.ranks import infer_ranks
 from onnxpress.rewriter.shapes import infer_shapes
@@ -64,3 +66,34 @@ def test_without_a_node_that_decides_both_branches_may_run():
 def test_a_graph_that_cannot_run_says_nothing():
     model = joined("Unsqueeze", "Identity", helper.make_node("Gemm", ["j", "v"], ["y"]))
     assert found(model) == (None, None)
+
+
+@pytest.mark.parametrize("overridden", [False, True])
+def test_a_condition_that_a_caller_may_override_chooses_nothing(overridden):
+    model = joined("Squeeze", "Identity", helper.make_node("Sigmoid", ["j"], ["y"]))
+    on = model.add_weight("fixed", np.array(True))
+    set_input(model.graph.nodes[1], 0, on)
+    if overridden:
+        model.graph.inputs.append(on)
+    ranks = infer_ranks(model, infer_shapes(model))
+    assert ranks.choices[id(on)] == (frozenset({0, 1}) if overridden else frozenset({1}))
+
+
+def test_what_a_branch_says_of_its_own_tensors_stays_inside():
+    """The inner If stands in a branch of an outer one; what both say of h is the same."""
+    inner = helper.make_node(
+        "If", ["on"], ["p"], then_branch=branch("a", "Squeeze"), else_branch=branch("b", "Identity")
+    )
+    nested = helper.make_graph([inner], "p", [], [helper.make_tensor_value_info("p", TensorProto.FLOAT, None)])
+    model = joined("Identity", "Squeeze", helper.make_node("Gemm", ["j", "v"], ["y"]))
+    outer = helper.make_node("If", ["off"], ["j"], then_branch=nested, else_branch=branch("q", "Unsqueeze"))
+    proto = model.to_proto()
+    proto.graph.node[1].CopyFrom(outer)
+    proto.graph.input.append(helper.make_tensor_value_info("off", TensorProto.BOOL, []))
+    model = Model.from_proto(proto)
+    ranks = infer_ranks(model, infer_shapes(model))
+    (node,) = (each for each in model.graph.nodes if each.op == "If")
+    assert ranks.choices[id(node.inputs[0])] == frozenset({1})
+    end = node.attrs["then_branch"].outputs[0]
+    assert ranks.ranks[id(end)] == frozenset({2})
+    assert ranks.choices[id(end.inputs[0].inputs[0])] == frozenset({1})

@@ -10,7 +10,7 @@ import numpy as np
 from onnxpress.calibration.batches import Array
 from onnxpress.calibration.stream import observe
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.prune.blocks.residual import Branch
+from onnxpress.passes.prune.blocks.branch import Branch
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 

@@ -7,16 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import onnx_graphsurgeon as gs
-
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.prune.blocks.averages import Means, average
-from onnxpress.passes.prune.blocks.influence import Trial
-from onnxpress.passes.prune.blocks.residual import Branch, find_branches, remove_branch
+from onnxpress.passes.prune.blocks.branch import Branch, remove_branch
+from onnxpress.passes.prune.blocks.influence import SwitchedModel
+from onnxpress.passes.prune.blocks.residual import find_branches
 from onnxpress.passes.prune.blocks.search import Search
+from onnxpress.passes.prune.removal import nodes_behind
 from onnxpress.passes.refit import refit
 from onnxpress.passes.report import Report
-from onnxpress.passes.selection import check_choice, check_count, check_exactly_one, check_globs, wrong
+from onnxpress.passes.selection import (
+    check_choice,
+    check_count,
+    check_exactly_one,
+    check_flag,
+    check_globs,
+    check_part,
+    is_number,
+    wrong,
+)
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
@@ -54,6 +63,7 @@ class PruneBlocks(Pass):
     """
 
     name: ClassVar[str] = "prune-blocks"
+    learns: ClassVar[bool] = True
     count: int | None = None
     pruning_ratio: float | None = None
     min_sqnr: float | None = None
@@ -69,14 +79,13 @@ class PruneBlocks(Pass):
         check_exactly_one(self, ("count", "pruning_ratio", "min_sqnr"))
         if self.count is not None:
             check_count(self, "count")
-        if self.pruning_ratio is not None and not (_is_number(self.pruning_ratio) and 0 < self.pruning_ratio < 1):
-            raise wrong(self, "pruning_ratio", "lie in (0, 1)")
-        if self.min_sqnr is not None and not (_is_number(self.min_sqnr) and math.isfinite(self.min_sqnr)):
+        if self.pruning_ratio is not None:
+            check_part(self, "pruning_ratio")
+        if self.min_sqnr is not None and not (is_number(self.min_sqnr) and math.isfinite(self.min_sqnr)):
             raise wrong(self, "min_sqnr", "be a number of decibels")
         check_choice(self, "stand_in", ("nothing", "mean"))
         for flag in ("gates", "reconstruct"):
-            if not isinstance(getattr(self, flag), bool):
-                raise wrong(self, flag, "be true or false")
+            check_flag(self, flag)
         for globs in ("include", "exclude", "ignored_layers"):
             check_globs(self, globs)
 
@@ -93,12 +102,12 @@ class PruneBlocks(Pass):
         if not branches:
             return report
         means = self._means(model, branches, bench)
-        with Trial(model, branches, means, bench) as trial:
-            if not trial.judges:
+        with SwitchedModel(model, branches, means, bench) as switched:
+            if not switched.useful:
                 for each in branches:
                     report.skip(each.name, "the model has no output of floating-point numbers to judge it by")
                 return report
-            search = Search(branches, trial, bench)
+            search = Search(branches, switched, bench)
             search.run(most=self._most(branches), floor=self.min_sqnr)
             account = self._carry_out(model, search, means, bench)
         search.tell(report, means)
@@ -115,7 +124,7 @@ class PruneBlocks(Pass):
         if gone and self.reconstruct:
             sweep(model)
             refit(model, original, [each for each in find_sites(model) if each.name in behind], bench, account)
-            search.refitted = search.trial.compare(model)
+            search.refitted = search.switched.compare(model)
         return account
 
     def _means(self, model: Model, branches: Sequence[Branch], bench: Workbench) -> Means:
@@ -125,7 +134,7 @@ class PruneBlocks(Pass):
             return Means({})
         means = average(model, averaged, bench)
         sums = [each for each in averaged if not each.gate]
-        with Trial(model, sums, Means({}), bench) as none, Trial(model, sums, means, bench) as mean:
+        with SwitchedModel(model, sums, Means({}), bench) as none, SwitchedModel(model, sums, means, bench) as mean:
             worse = {each.name for index, each in enumerate(sums) if mean.sqnr([index]) < none.sqnr([index]) + NOTABLE}
         return Means({name: value for name, value in means.values.items() if name not in worse})
 
@@ -155,15 +164,9 @@ class PruneBlocks(Pass):
 
 def _sites_behind(model: Model, gone: Sequence[Branch]) -> set[str]:
     """Names of the linear layers that read what some joins write, also by way of others."""
-    found: dict[int, gs.Node] = {}
-    waiting = [reader for branch in gone for reader in branch.join.outputs[0].outputs]
-    while waiting:
-        node = waiting.pop()
-        if id(node) not in found:
-            found[id(node)] = node
-            waiting += [reader for tensor in node.outputs for reader in tensor.outputs]
+    behind = nodes_behind(model, [reader for branch in gone for reader in branch.join.outputs[0].outputs])
     layers = [site for site in find_sites(model) if site.op != "Gather"]
-    return {site.name for site in layers if any(id(use.node) in found for use in site.uses)}
+    return {site.name for site in layers if any(id(use.node) in behind for use in site.uses)}
 
 
 def _remove(model: Model, branch: Branch, means: Means) -> None:
@@ -171,7 +174,3 @@ def _remove(model: Model, branch: Branch, means: Means) -> None:
         remove_branch(model, branch)
         return
     remove_branch(model, branch, model.add_weight(f"{branch.name}_mean", means.of(branch, branch.dtype)))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,74 +9,19 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxpress.passes.prune.blocks.branch import Branch, Refused
 from onnxpress.passes.selection import RefusalError
-from onnxpress.rewriter.edits import detach, output_ids, redirect, set_input
+from onnxpress.rewriter.edits import output_ids
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 from onnxpress.rewriter.shapes import Shapes
 from onnxpress.rewriter.sites import Site, find_sites
 from onnxpress.rewriter.walk import nodes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Branch:
-    """One operand of a join that can go, with all that computes it alone.
-
-    Attributes:
-        name: of its first linear layer.
-        join: the Add, or the Mul of a gate.
-        index: of the operand.
-        nodes: that only the operand needs, in graph order.
-        sites: their linear layers.
-        constants: that nothing else reads.
-        axis: of the operand, along which channels lie.
-        dtype: of the operand.
-        certain: whether the other operand is known to have the shape of the result; else samples must tell.
-    """
-
-    name: str
-    join: gs.Node
-    index: int
-    nodes: tuple[gs.Node, ...]
-    sites: tuple[Site, ...]
-    constants: tuple[gs.Constant, ...]
-    axis: int
-    dtype: np.dtype[Any]
-    certain: bool
-
-    @property
-    def kept(self) -> gs.Tensor:
-        """The operand that stays."""
-        return self.join.inputs[1 - self.index]
-
-    @property
-    def tensor(self) -> gs.Tensor:
-        """The operand that can go."""
-        return self.join.inputs[self.index]
-
-    @property
-    def gate(self) -> bool:
-        """Whether the join is a product."""
-        return bool(self.join.op == "Mul")
-
-    def holds(self, other: Branch) -> bool:
-        """Whether another branch goes with this one."""
-        return any(node is other.join for node in self.nodes)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A join without a branch that can go: its name, and why."""
-
-    name: str
-    reason: str
 
 
 def find_branches(model: Model, shapes: Shapes, *, gates: bool = False) -> tuple[list[Branch], list[Refused]]:
@@ -284,19 +229,3 @@ def _own(chosen: Sequence[gs.Node], outputs: set[int]) -> tuple[gs.Constant, ...
 
 def _text(shape: Sequence[int | str | None]) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
-
-
-def remove_branch(model: Model, branch: Branch, stand_in: gs.Constant | None = None) -> None:
-    """Take a branch out; the next sweep removes its nodes.
-
-    Args:
-        model: holds it.
-        branch: that goes.
-        stand_in: takes its place in the join; None leaves the other operand alone.
-    """
-    if stand_in is not None:
-        set_input(branch.join, branch.index, stand_in)
-        return
-    result, kept = branch.join.outputs[0], branch.kept
-    redirect(model, model.graph, result, kept)
-    detach(branch.join)

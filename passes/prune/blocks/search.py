@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import onnx_graphsurgeon as gs
 
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.kernels.errors import noise_at
 from onnxpress.passes.prune.blocks.averages import Means
-from onnxpress.passes.prune.blocks.influence import Trial
-from onnxpress.passes.prune.blocks.residual import Branch
+from onnxpress.passes.prune.blocks.branch import Branch
+from onnxpress.passes.prune.blocks.influence import SwitchedModel
 from onnxpress.passes.report import Curve, Report
 from onnxpress.rewriter.weights import values_of
 
@@ -25,7 +26,7 @@ class Search:
 
     Attributes:
         branches: that may go.
-        trial: tells what is left without some of them.
+        switched: tells what is left without some of them.
         bench: is told about the progress.
         alone: dB that are left without each of them.
         chosen: indices of those that go, in order.
@@ -35,7 +36,7 @@ class Search:
     """
 
     branches: Sequence[Branch]
-    trial: Trial
+    switched: SwitchedModel
     bench: Workbench
     alone: list[float] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
@@ -47,22 +48,22 @@ class Search:
         """Choose up to `most` branches, each time the one that leaves most dB; none that leaves less than `floor`."""
         indices = range(len(self.branches))
         tracked = self.bench.progress.track(indices, label="blocks alone", total=len(indices))
-        self.alone = [self.trial.sqnr([index]) for index in tracked]
-        cost = {index: _noise(self.alone[index]) for index in indices if index not in self.trial.unlike}
+        self.alone = [self.switched.sqnr([index]) for index in tracked]
+        cost = {index: noise_at(self.alone[index]) for index in indices if index not in self.switched.unlike}
         before = 0.0
         for _ in self.bench.progress.track(range(most), label="blocks", total=most):
             free = [index for index, noise in cost.items() if math.isfinite(noise) and self._hindrance(index) is None]
             tried = {
-                index: self.trial.sqnr([*self.chosen, index]) for index in sorted(free, key=cost.__getitem__)[:TRIED]
+                index: self.switched.sqnr([*self.chosen, index]) for index in sorted(free, key=cost.__getitem__)[:TRIED]
             }
             self.latest |= {index: (sqnr, len(self.chosen)) for index, sqnr in tried.items()}
-            cost |= {index: _noise(sqnr) - before for index, sqnr in tried.items()}
+            cost |= {index: noise_at(sqnr) - before for index, sqnr in tried.items()}
             best = max(tried, key=tried.__getitem__, default=None)
             if best is None or tried[best] == -math.inf or (floor is not None and tried[best] < floor):
                 break
             self.chosen.append(best)
             self.course.append(tried[best])
-            before = _noise(tried[best])
+            before = noise_at(tried[best])
 
     def tell(self, report: Report, means: Means) -> None:
         """Report every branch, and the course of the search."""
@@ -107,7 +108,7 @@ class Search:
 
     def _reason(self, index: int) -> str:
         """Why a branch stays."""
-        if index in self.trial.unlike:
+        if index in self.switched.unlike:
             return f"without it '{self.branches[index].join.outputs[0].name}' has another shape on these samples"
         hindrance = self._hindrance(index)
         if hindrance is not None:
@@ -115,8 +116,3 @@ class Search:
         reason = f"kept: {self.alone[index]:.1f} dB would be left without it alone"
         sqnr, others = self.latest.get(index, (0.0, 0))
         return f"{reason}, {sqnr:.1f} dB without it and {others} that went" if others else reason
-
-
-def _noise(sqnr: float) -> float:
-    """Noise relative to the signal."""
-    return 10 ** (-sqnr / 10) if sqnr > -math.inf else math.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,24 +10,29 @@ from typing import ClassVar, get_args
 import numpy as np
 
 from onnxpress.passes.base import Pass, Workbench
-from onnxpress.passes.prune.amounts import Amounts, Limits, elements
+from onnxpress.passes.prune.amounts import Amounts, Limits
+from onnxpress.passes.prune.channels.account import curve_of, tell, too_few
 from onnxpress.passes.prune.channels.hidden import made_up
-from onnxpress.passes.prune.channels.plan import Candidate, Criterion, judge
+from onnxpress.passes.prune.channels.plan import Candidate, UnitCriterion, judge
 from onnxpress.passes.prune.channels.ranking import DATA_FREE, Importance
 from onnxpress.passes.prune.channels.sharing import Allocation, Target, shares
 from onnxpress.passes.prune.channels.work import work_of
 from onnxpress.passes.prune.removal import refit_behind, remove
-from onnxpress.passes.report import Curve, Report
-from onnxpress.passes.selection import check_choice, check_count, check_exactly_one, check_globs, wrong
+from onnxpress.passes.report import Report
+from onnxpress.passes.selection import (
+    check_choice,
+    check_count,
+    check_exactly_one,
+    check_flag,
+    check_globs,
+    check_part,
+    wrong,
+)
 from onnxpress.rewriter.couplings import Group, find_couplings
+from onnxpress.rewriter.couplings.ledger import Kind
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
-
-KINDS = ("channels", "neurons", "heads", "hidden")
-
-_POINTS = 8
-"""A curve has a point at each of so many equal parts of a group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,7 @@ class PruneChannels(Pass):
     """
 
     name: ClassVar[str] = "prune-channels"
+    learns: ClassVar[bool] = True
     pruning_ratio: float | None = None
     count: int | None = None
     target: Target = "units"
@@ -72,7 +77,7 @@ class PruneChannels(Pass):
     importance: Importance | None = None
     allocation: Allocation | None = None
     global_pruning: bool = False
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = get_args(Kind)
     ignored_layers: tuple[str, ...] = ()
     reconstruct: bool | None = None
     sensitivity: bool = True
@@ -82,7 +87,7 @@ class PruneChannels(Pass):
         check_exactly_one(self, ("pruning_ratio", "count"))
         for field in ("pruning_ratio", "max_pruning_ratio"):
             if getattr(self, field) is not None:
-                _check_part(self, field)
+                check_part(self, field)
         if self.count is not None:
             check_count(self, "count")
         for field in ("round_to", "min_kept"):
@@ -92,14 +97,14 @@ class PruneChannels(Pass):
             check_choice(self, "importance", get_args(Importance))
         if self.allocation is not None:
             check_choice(self, "allocation", get_args(Allocation))
-        for field in ("global_pruning", "reconstruct", "sensitivity"):
-            value = getattr(self, field)
-            if not isinstance(value, bool) and not (value is None and field == "reconstruct"):
-                raise wrong(self, field, "be true or false")
+        for field in ("global_pruning", "sensitivity"):
+            check_flag(self, field)
+        if self.reconstruct is not None:
+            check_flag(self, "reconstruct")
         check_globs(self, "kinds")
         check_globs(self, "ignored_layers")
-        if not self.kinds or not set(self.kinds) <= set(KINDS):
-            raise wrong(self, "kinds", f"hold some of {', '.join(KINDS)}")
+        if not self.kinds or not set(self.kinds) <= set(get_args(Kind)):
+            raise wrong(self, "kinds", f"hold some of {', '.join(get_args(Kind))}")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -128,7 +133,7 @@ class PruneChannels(Pass):
         if not groups:
             return report
         candidates = judge(model, groups, self._criterion(limits, bench), bench)
-        report.curves.extend(_curve(each) for each in candidates)
+        report.curves.extend(curve_of(each) for each in candidates)
         counts = self._counts(model, candidates, limits, bench, report)
         units = {
             each.group: np.sort(each.ranking.order[:count])
@@ -139,7 +144,7 @@ class PruneChannels(Pass):
         removed, sizes = remove(model, units, made_up=recurrent)
         for each, count in zip(candidates, counts, strict=True):
             if count:
-                _tell(each, count, sizes, report)
+                tell(each, count, sizes, report)
             else:
                 report.skip(each.group.name, self._why_whole(each, bench))
         if units and self._refits(bench):
@@ -166,9 +171,9 @@ class PruneChannels(Pass):
     def _refits(self, bench: Workbench) -> bool:
         return bench.feed is not None if self.reconstruct is None else self.reconstruct
 
-    def _criterion(self, limits: Limits, bench: Workbench) -> Criterion:
+    def _criterion(self, limits: Limits, bench: Workbench) -> UnitCriterion:
         seen = bench.feed is not None
-        return Criterion(
+        return UnitCriterion(
             importance=self.importance or ("output" if seen else "l2"),
             limits=limits,
             ratio=0.25 if self.pruning_ratio is None else self.pruning_ratio,
@@ -189,7 +194,7 @@ class PruneChannels(Pass):
             elif made:
                 report.skip(group.name, f"its units are outputs of '{made[0]}', which ignored_layers names")
             elif len(limits.removable(group)) < 2:
-                report.skip(group.name, _too_few(group, limits))
+                report.skip(group.name, too_few(group, limits))
             else:
                 found.append(group)
         return found
@@ -247,52 +252,3 @@ class PruneChannels(Pass):
             wanted = f"count {self.count}" if self.count is not None else f"pruning_ratio {self.pruning_ratio:g}"
             reason = f"{least} of them would have to go at least, and none is nearer to {wanted}"
         return f"keeps its {group.size} {group.kind}: {reason}"
-
-
-def _check_part(owner: PruneChannels, field: str) -> None:
-    value = getattr(owner, field)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 < value < 1):
-        raise wrong(owner, field, "lie in (0, 1)")
-
-
-def _too_few(group: Group, limits: Limits) -> str:
-    kept = [f"max_pruning_ratio {limits.most:g}"] if limits.most < 1 else []
-    if limits.min_kept > 1:
-        kept.append(f"min_kept {limits.min_kept}")
-    if limits.round_to > 1:
-        per_unit = elements(group)
-        kept.append(f"round_to {limits.round_to}" + (f" (a unit has {per_unit} elements)" if per_unit > 1 else ""))
-    return f"none of its {group.size} {group.kind} may go with {' and '.join(kept)}"
-
-
-def _curve(candidate: Candidate) -> Curve:
-    """What to expect at each part of a group that may go."""
-    group, tried = candidate.group, candidate.gain is not None
-    last = candidate.choices[-1]
-    counts = sorted({min(last, math.ceil(part * group.size / _POINTS)) for part in range(1, _POINTS)})
-    share = 1.0 if tried else 1 / candidate.ranking.consumers
-    return Curve(
-        site=group.name,
-        unit=group.kind,
-        ratios=tuple(count / group.size for count in counts),
-        errors=tuple(_decibels(share * candidate.noise(count)) for count in counts),
-        where="outputs" if tried else "layer",
-    )
-
-
-def _decibels(noise: float) -> float:
-    return -10 * math.log10(noise) if noise > 0 else math.inf
-
-
-def _tell(candidate: Candidate, count: int, sizes: Mapping[str, tuple[int, int]], report: Report) -> None:
-    group, ranking = candidate.group, candidate.ranking
-    before, after = sizes[group.name]
-    error = math.sqrt(float(ranking.errors[count]) / ranking.consumers) if ranking.observed else None
-    report.change(
-        group.name,
-        f"{count} of {group.size} {group.kind} removed",
-        bytes_before=before,
-        bytes_after=after,
-        error=error if error is not None and math.isfinite(error) else None,
-    )

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from onnxpress.calibration.observers import SecondMoment
 from onnxpress.calibration.views import LastAxis
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.inputs import MEMORY, Reading, in_parts, joined, moment_bytes, observe_readings, reading_of
+from onnxpress.passes.inputs import (
+    MEMORY,
+    Reading,
+    check_width,
+    in_parts,
+    joined,
+    moment_bytes,
+    observe_readings,
+    reading_of,
+)
 from onnxpress.passes.intercepts import intercept_of
 from onnxpress.passes.kernels.elimination import Reader
 from onnxpress.passes.selection import Layout, RefusalError
@@ -19,13 +28,14 @@ from onnxpress.rewriter.couplings import Group
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use
 
-WIDEST = 8192
-"""Columns of a weight beyond which its second moments are not gathered: they would take gigabytes to invert."""
-
 MOST = 1 << 27
 """Entries of second moments that the consumers of one group may have, 1 GB each time; of more some are left out."""
 
 _PER_BATCH = 2048
+
+_PIECE = 256
+"""Rows of a moment that are centred at once: no second one is made for it."""
+
 _RECURRENT = ("LSTM", "GRU", "RNN")
 
 Columns = NDArray[np.int64]
@@ -57,7 +67,7 @@ class Consumer:
 
 
 def consumers_of(model: Model, group: Group, sites: Mapping[int, Site]) -> list[Consumer]:
-    """The consumers of a group whose activations can be observed, in the order of the members.
+    """The consumers of a group whose activations can be observed and are not too wide, in the order of the members.
 
     Of a stream that very many layers read, some of them, evenly spread, stand for all.
 
@@ -73,13 +83,13 @@ def consumers_of(model: Model, group: Group, sites: Mapping[int, Site]) -> list[
             continue
         recurrent = any(use.node.op in _RECURRENT and use.index == 2 for use in site.uses)
         try:
+            check_width(site)
             readings = tuple(dict.fromkeys(_hidden(model, u) if recurrent else reading_of(model, u) for u in site.uses))
         except RefusalError:
             continue
         columns = _columns(site, member.axis, member.indices)
-        if columns is not None:
-            biased = not recurrent and intercept_of(model, site) is not None
-            found.append(Consumer(site, columns, readings, biased, recurrent))
+        biased = not recurrent and intercept_of(model, site) is not None
+        found.append(Consumer(site, columns, readings, biased, recurrent))
     return _fitting(found)
 
 
@@ -107,11 +117,9 @@ def _fitting(consumers: list[Consumer]) -> list[Consumer]:
     return consumers[:1]
 
 
-def _columns(site: Site, axis: int, indices: Columns) -> Columns | None:
-    """Columns of a weight's matrix by unit; None for a weight that is too wide."""
+def _columns(site: Site, axis: int, indices: Columns) -> Columns:
+    """Columns of a weight's matrix by unit."""
     layout = Layout.of(site)
-    if site.size // max(1, layout.rows) > WIDEST:
-        return None
     shape = [1] * len(layout.shape)
     shape[axis] = layout.shape[axis]
     position = np.broadcast_to(np.arange(layout.shape[axis]).reshape(shape), layout.shape)
@@ -153,11 +161,13 @@ class Watched:
 
 
 def _mean_moment(moment: SecondMoment, group: int, *, centred: bool) -> NDArray[np.float64]:
-    mean = np.asarray(moment.total[group] / max(1, moment.count), np.float64)
+    wide: NDArray[np.float64] = moment.total[group].astype(np.float64)
+    wide /= max(1, moment.count)
     if not centred:
-        return mean
+        return wide
     row = moment.mean[group]
-    wide = mean - np.outer(row, row)
+    for start in range(0, len(row), _PIECE):
+        wide[start : start + _PIECE] -= np.outer(row[start : start + _PIECE], row)
     np.fill_diagonal(wide, np.maximum(np.diagonal(wide), 0.0))  # of what is constant, rounding is left
     return wide
 

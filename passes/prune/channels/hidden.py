@@ -6,28 +6,32 @@ R' = R·M_:K·(M_KK)⁻¹.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.kernels.elimination import compensated
-from onnxpress.passes.prune.channels.consumers import consumers_of, watch
-from onnxpress.passes.prune.removal import Numbers
-from onnxpress.passes.selection import Layout
+from onnxpress.passes.kernels.elimination import Reader, compensated
+from onnxpress.passes.prune.channels.consumers import Consumer, consumers_of, watch
+from onnxpress.passes.prune.removal import MadeUp, Numbers
+from onnxpress.passes.selection import Layout, RefusalError
+from onnxpress.passes.storing import narrowed
 from onnxpress.rewriter.couplings import Group
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
 from onnxpress.rewriter.weights import Array
 
 
-def made_up(model: Model, units: Mapping[Group, Numbers], bench: Workbench) -> dict[str, Array]:
-    """Weights of recurrent layers that do without some of their hidden units, by name of the site.
+def made_up(model: Model, units: Mapping[Group, Numbers], bench: Workbench) -> MadeUp:
+    """Weights of recurrent layers that do without some of their hidden units.
 
     Args:
         model: is not changed.
         units: the numbers of those to go, by group.
         bench: brings the samples.
+
+    Returns:
+        The weights, and the reasons why others have none.
 
     Raises:
         FeedError: there are no samples.
@@ -39,16 +43,26 @@ def made_up(model: Model, units: Mapping[Group, Numbers], bench: Workbench) -> d
         if found:
             pairs.append((group, found))
     weights: dict[str, Array] = {}
+    unseen = "the samples show no state of it without NaN or infinities"
+    refused = {each.site.name: unseen for _, found in pairs for each in found}
     for watched in watch(model, pairs, bench):
         kept = np.setdiff1d(np.arange(watched.group.size), units[watched.group])
         for consumer, readers in zip(watched.consumers, watched.readers(), strict=True):
+            name = consumer.site.name
             try:
-                rows = np.concatenate([compensated(reader, kept) for reader in readers])
-            except ValueError:  # states that are no numbers: the weight stays as it is
-                continue
-            weights[consumer.site.name] = _like(Layout.of(consumer.site).from_rows(rows), consumer.site.array())
-    return weights
+                weights[name] = _made_up(consumer, readers, kept)
+                del refused[name]
+            except (RefusalError, ValueError) as error:
+                refused[name] = str(error)
+    return MadeUp(weights, refused)
 
 
-def _like(wide: Array, stored: Array) -> Array:
-    return wide.astype(stored.dtype)
+def _made_up(consumer: Consumer, readers: Sequence[Reader], kept: Numbers) -> Array:
+    """The weight of one layer.
+
+    Raises:
+        RefusalError: its type cannot hold it.
+        ValueError: the moments of its states have no inverse.
+    """
+    rows = np.concatenate([compensated(reader, kept) for reader in readers])
+    return narrowed(Layout.of(consumer.site).from_rows(rows), consumer.site.array().dtype)

@@ -25,7 +25,7 @@ from onnxpress.passes.prune.channels.ranking import (
     weight_scores,
 )
 from onnxpress.passes.prune.trials import Altered, Trials, open_trials
-from onnxpress.passes.selection import Layout
+from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.couplings import Group
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
@@ -35,7 +35,7 @@ TRIED = (1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Criterion:
+class UnitCriterion:
     """How units are judged.
 
     Attributes:
@@ -62,11 +62,15 @@ class Candidate:
         choices: how many may go, ascending from 0.
         gain: relative noise of the outputs for each relative squared error of the consumers; None where it was not
             tried.
+        unseen: why weights alone decide although there are samples; None where they do not.
+        untried: why the outputs do not tell although they were to; None where they do.
     """
 
     ranking: Ranking
     choices: list[int]
     gain: float | None
+    unseen: str | None = None
+    untried: str | None = None
 
     @property
     def group(self) -> Group:
@@ -78,7 +82,7 @@ class Candidate:
         return float(self.ranking.errors[count]) * (gain if self.gain is None else self.gain)
 
 
-def judge(model: Model, groups: Sequence[Group], criterion: Criterion, bench: Workbench) -> list[Candidate]:
+def judge(model: Model, groups: Sequence[Group], criterion: UnitCriterion, bench: Workbench) -> list[Candidate]:
     """Rank the units of groups, and try what their loss does.
 
     Args:
@@ -101,7 +105,7 @@ def judge(model: Model, groups: Sequence[Group], criterion: Criterion, bench: Wo
 
 
 def _scores(
-    model: Model, pairs: Sequence[tuple[Group, list[Consumer]]], criterion: Criterion, bench: Workbench
+    model: Model, pairs: Sequence[tuple[Group, list[Consumer]]], criterion: UnitCriterion, bench: Workbench
 ) -> Mapping[str, NDArray[np.float64]]:
     """Scores by name of the group; none where the order is sought greedily."""
     if criterion.importance in GREEDY:
@@ -111,7 +115,7 @@ def _scores(
     return activation_scores(model, pairs, criterion.importance, bench)
 
 
-def _by_weights(group: Group, criterion: Criterion) -> Candidate:
+def _by_weights(group: Group, criterion: UnitCriterion) -> Candidate:
     """A group whose consumers nobody observed; without samples, or where these do not show them."""
     importance = criterion.importance if criterion.importance in DATA_FREE else "l2"
     choices = criterion.limits.removable(group)
@@ -122,25 +126,26 @@ def _by_weights(group: Group, criterion: Criterion) -> Candidate:
 
 
 def _by_samples(
-    watched: Watched, scores: Mapping[str, NDArray[np.float64]], criterion: Criterion, trials: Trials | None
+    watched: Watched, scores: Mapping[str, NDArray[np.float64]], criterion: UnitCriterion, trials: Trials | None
 ) -> Candidate:
     group, choices = watched.group, criterion.limits.removable(watched.group)
     try:
         ranking = ranked_by_samples(
             watched, criterion.importance, scores.get(group.name), most=choices[-1], refitted=criterion.refitted
         )
-    except ValueError:  # no consumer that can be observed, or nothing but zeros and infinities to see
-        return _by_weights(group, criterion)
+    except RefusalError as refusal:
+        return replace(_by_weights(group, criterion), unseen=str(refusal))
+    if trials is None:
+        return Candidate(ranking, choices, None)
     try:
-        gain = None if trials is None else _gain(watched, ranking, criterion, trials)
-    except ValueError:  # what a consumer reads is no number, so nothing can make up for a loss
-        gain = None
-    return Candidate(ranking, choices, gain)
+        return Candidate(ranking, choices, _gain(watched, ranking, criterion, trials))
+    except RefusalError as refusal:
+        return Candidate(ranking, choices, None, untried=str(refusal))
 
 
 @contextmanager
 def _trials(
-    model: Model, pairs: Sequence[tuple[Group, list[Consumer]]], criterion: Criterion, bench: Workbench
+    model: Model, pairs: Sequence[tuple[Group, list[Consumer]]], criterion: UnitCriterion, bench: Workbench
 ) -> Iterator[Trials | None]:
     if not criterion.trials:
         yield None
@@ -150,20 +155,38 @@ def _trials(
         yield trials if trials.useful else None
 
 
-def _gain(watched: Watched, ranking: Ranking, criterion: Criterion, trials: Trials) -> float | None:
-    """How much noise of the outputs comes of each relative squared error of the consumers: the mean of some trials."""
+def _gain(watched: Watched, ranking: Ranking, criterion: UnitCriterion, trials: Trials) -> float:
+    """How much noise of the outputs comes of each relative squared error of the consumers: the mean of some trials.
+
+    Raises:
+        RefusalError: it cannot be tried, or the outputs do not tell.
+    """
     group = watched.group
-    if not all(trials.takes(consumer.site.name) for consumer in watched.consumers):
-        return None
+    fixed = [consumer.site.name for consumer in watched.consumers if not trials.takes(consumer.site.name)]
+    if fixed:
+        raise RefusalError(f"other weights of '{fixed[0]}' cannot be tried: it lies in a branch, or is no float32")
     counts = {criterion.limits.nearest(group, ratio * criterion.ratio * group.size) for ratio in TRIED}
     gains = []
     for count in sorted(counts - {0}):
         error = float(ranking.errors[count])
         if error > 0:
-            noise = trials.noise(_altered(watched, ranking.order[:count], refitted=criterion.refitted))
-            gains.append(noise / error)
+            gains.append(trials.noise(_tried(watched, ranking.order[:count], criterion)) / error)
     finite = [gain for gain in gains if math.isfinite(gain) and gain > 0]
-    return math.exp(sum(map(math.log, finite)) / len(finite)) if finite else None
+    if not finite:
+        raise RefusalError("no trial without some of it gave outputs that can be compared")
+    return math.exp(sum(map(math.log, finite)) / len(finite))
+
+
+def _tried(watched: Watched, gone: NDArray[np.int64], criterion: UnitCriterion) -> dict[str, Altered]:
+    """What consumers would be without some units.
+
+    Raises:
+        RefusalError: nothing can make up for the loss.
+    """
+    try:
+        return _altered(watched, gone, refitted=criterion.refitted)
+    except np.linalg.LinAlgError as error:
+        raise RefusalError(str(error)) from error
 
 
 def _altered(watched: Watched, gone: NDArray[np.int64], *, refitted: bool) -> dict[str, Altered]:

@@ -16,6 +16,7 @@ from onnxpress.passes.kernels.arrays import Float64Array
 from onnxpress.passes.kernels.elimination import Elimination, Reader, drop, eliminate
 from onnxpress.passes.kernels.importance import energies, joint, median_distances, norms, presences
 from onnxpress.passes.prune.channels.consumers import Consumer, Watched
+from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.couplings import Group
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.weights import read
@@ -129,14 +130,34 @@ def ranked_by_samples(
         refitted: whether consumers are fitted anew afterwards.
 
     Raises:
-        ValueError: there is nothing to tell from.
+        RefusalError: there is nothing to tell from.
     """
-    readers = [reader for each in watched.readers() for reader in each if reader.energy > 0]
+    readers = _readers(watched)
     order = None if scores is None else np.argsort(scores, kind="stable")[:most]
-    trace = _trace(readers, importance, order, most=most, refitted=refitted)
+    try:
+        trace = _trace(readers, importance, order, most=most, refitted=refitted)
+    except np.linalg.LinAlgError as error:
+        raise RefusalError(str(error)) from error
     errors = trace.errors.sum(axis=0)
     ranked = np.maximum.accumulate(np.diff(errors)) if scores is None else scores[trace.order]
     return Ranking(watched.group, trace.order, ranked, errors, consumers=len(readers), observed=True)
+
+
+def _readers(watched: Watched) -> list[Reader]:
+    """What tells how much the loss of units costs.
+
+    Raises:
+        RefusalError: nothing does.
+    """
+    readers = [reader for each in watched.readers() for reader in each]
+    if not readers:
+        raise RefusalError("what reads it cannot be observed on these samples")
+    if not all(np.isfinite(each.moment).all() and np.isfinite(each.weight).all() for each in readers):
+        raise RefusalError("weights that read it, or what they read, are no numbers or too large")
+    loud = [each for each in readers if each.energy > 0]
+    if not loud:
+        raise RefusalError("the layers that read it give nothing but zeros on these samples")
+    return loud
 
 
 def _trace(

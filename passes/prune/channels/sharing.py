@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from onnxpress.passes.prune.amounts import Amounts, Gained, Goal, Limits, share_out
+from onnxpress.passes.prune.amounts import Amounts, Gain, Limits, Quota, Sharing, counted
 from onnxpress.passes.prune.channels.plan import Candidate
 
 Allocation: TypeAlias = Literal["error", "uniform", "global"]
@@ -42,49 +42,36 @@ def shares(
         limits: which numbers may go.
     """
     if target != "units":
-        gained = amounts.parameters if target == "parameters" else amounts.flops
-        return _shared(candidates, Goal(gained, ratio), None, allocation, limits)
+        gain = amounts.parameters if target == "parameters" else amounts.flops
+        return _shared(candidates, Quota(gain, ratio), None, allocation, limits)
     counts = [0] * len(candidates)
     for kind in dict.fromkeys(each.group.kind for each in candidates):
         chosen = [number for number, each in enumerate(candidates) if each.group.kind == kind]
         part = [candidates[number] for number in chosen]
-        flops = partial(_among, amounts.flops, chosen, len(candidates))
-        found = _shared(part, Goal(_units(part), ratio), flops, allocation, limits)
+        units = Quota(counted([each.group for each in part]), ratio)
+        found = _shared(part, units, amounts.flops.among(chosen), allocation, limits)
         for number, count in zip(chosen, found, strict=True):
             counts[number] = count
     return counts
 
 
-def _among(gained: Gained, chosen: Sequence[int], count: int, removed: Sequence[int]) -> float:
-    """What some of the groups gain."""
-    every = [0] * count
-    for number, each in zip(chosen, removed, strict=True):
-        every[number] = each
-    return gained(every)
-
-
-def _units(candidates: Sequence[Candidate]) -> Gained:
-    total = sum(each.group.size for each in candidates)
-    return lambda removed: sum(removed) / max(1, total)
-
-
 def _shared(
-    candidates: Sequence[Candidate], goal: Goal, flops: Gained | None, allocation: Allocation, limits: Limits
+    candidates: Sequence[Candidate], quota: Quota, flops: Gain | None, allocation: Allocation, limits: Limits
 ) -> list[int]:
-    """Share one goal out; with `flops`, save as many multiply-adds as the same part of each group would."""
+    """Share one quota out; with `flops`, save as many multiply-adds as the same part of each group would."""
     if allocation == "global":
-        return _below_threshold(candidates, goal, limits)
+        return _below_threshold(candidates, quota, limits)
     even = partial(_even, candidates, limits)
     if allocation == "uniform":
-        return even(goal.target) if flops is not None else _least(even, goal)
-    return _by_error(candidates, goal, None if flops is None else Goal(flops, flops(even(goal.target))), even)
+        return even(quota.target) if flops is not None else _least(even, quota)
+    return _by_error(candidates, quota, None if flops is None else Quota(flops, flops(even(quota.target))), even)
 
 
 def _even(candidates: Sequence[Candidate], limits: Limits, part: float) -> list[int]:
     return [limits.nearest(each.group, part * each.group.size) for each in candidates]
 
 
-def _below_threshold(candidates: Sequence[Candidate], goal: Goal, limits: Limits) -> list[int]:
+def _below_threshold(candidates: Sequence[Candidate], quota: Quota, limits: Limits) -> list[int]:
     ranked = [(each.group, each.ranking.scores) for each in candidates]
     thresholds = np.unique(np.concatenate([scores for _, scores in ranked]))
 
@@ -92,17 +79,17 @@ def _below_threshold(candidates: Sequence[Candidate], goal: Goal, limits: Limits
         threshold = thresholds[min(len(thresholds) - 1, int(part * len(thresholds)))]
         return [limits.nearest(group, float((scores <= threshold).sum())) for group, scores in ranked]
 
-    return _least(below, goal)
+    return _least(below, quota)
 
 
-def _least(made: Callable[[float], list[int]], goal: Goal) -> list[int]:
-    """What the least part, 0 to 1, makes that meets the goal."""
+def _least(made: Callable[[float], list[int]], quota: Quota) -> list[int]:
+    """What the least part, 0 to 1, makes that meets the quota."""
     low, high = 0.0, 1.0
     best = made(1.0)
     for _ in range(_STEPS):
         middle = (low + high) / 2
         found = made(middle)
-        if goal.met(found):
+        if quota.met(found):
             best, high = found, middle
         else:
             low = middle
@@ -110,16 +97,17 @@ def _least(made: Callable[[float], list[int]], goal: Goal) -> list[int]:
 
 
 def _by_error(
-    candidates: Sequence[Candidate], goal: Goal, work: Goal | None, even: Callable[[float], list[int]]
+    candidates: Sequence[Candidate], quota: Quota, work: Quota | None, even: Callable[[float], list[int]]
 ) -> list[int]:
     usual = _usual_gain(candidates)
     errors = [partial(each.noise, gain=usual) for each in candidates]
     choices = [each.choices for each in candidates]
     if work is None or work.target <= 0:
-        return share_out([(goal, 1.0)], choices, errors)
-    found = [share_out([(work, 1.0), (goal, weight)], choices, errors) for weight in _WEIGHTS]
-    found.append(even(goal.target))
-    met = [each for each in found if goal.met(each) and work.met(each)] or found
+        return Sharing([quota], choices, errors).least([1.0])
+    sharing = Sharing([work, quota], choices, errors)
+    found = [sharing.least([1.0, weight]) for weight in _WEIGHTS]
+    found.append(even(quota.target))
+    met = [each for each in found if quota.met(each) and work.met(each)] or found
     return min(met, key=lambda removed: sum(error(count) for error, count in zip(errors, removed, strict=True)))
 
 

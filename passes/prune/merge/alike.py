@@ -11,7 +11,8 @@ from onnxpress.calibration.views import Columns, LastAxis, Patches, View
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.inputs import MEMORY, Reading, activation_of, in_parts, observe_readings, view_of
 from onnxpress.passes.kernels.arrays import Array, Float64Array
-from onnxpress.passes.kernels.merging import Pairs, Stage, compare
+from onnxpress.passes.kernels.pairs import Pairs, Stage, compare
+from onnxpress.passes.kernels.products import Table
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.couplings import Group, Member
 from onnxpress.rewriter.model import Model
@@ -55,7 +56,7 @@ class Alike:
         if products is None:
             raise RefusalError("the values of its units cannot be observed; merge it by weights")
         try:
-            return compare([Stage(products)], factors="any")
+            return compare([Stage(Table(products))], factors="any")
         except ValueError as error:
             raise RefusalError(str(error)) from error
 

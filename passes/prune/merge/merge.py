@@ -6,14 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.kernels.arrays import Array
-from onnxpress.passes.kernels.merging import Merge, Pairs, carry_out, choose
+from onnxpress.passes.kernels.merging import Merge, carry_out, choose
+from onnxpress.passes.kernels.pairs import Pairs
 from onnxpress.passes.prune.amounts import Limits
 from onnxpress.passes.prune.merge.alike import Alike
 from onnxpress.passes.prune.merge.twins import Anatomy, dissect
@@ -25,20 +26,21 @@ from onnxpress.passes.selection import (
     check_choice,
     check_count,
     check_exactly_one,
+    check_flag,
     check_globs,
+    check_part,
+    is_number,
     wrong,
 )
 from onnxpress.rewriter.couplings import Group, Member, find_couplings
+from onnxpress.rewriter.couplings.ledger import Kind
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, find_sites
 from onnxpress.rewriter.weights import Dense, Values, values_of
 
-KINDS = ("channels", "neurons", "hidden", "heads")
-"""What units can be."""
-
 WIDEST = 8192
-"""Units of a group that are compared at most: four matrices of all pairs take 2 GB then."""
+"""Units of a group that are compared at most: up to six matrices of all pairs, in float64, take 3.3 GB then."""
 
 _HEADS = (
     "its units are heads: two that do the same may have other weights, which the distance of weights does not see; "
@@ -72,6 +74,7 @@ class MergeNeurons(Pass):
     """
 
     name: ClassVar[str] = "merge-neurons"
+    learns: ClassVar[bool] = True
     pruning_ratio: float | None = None
     count: int | None = None
     max_error: float | None = None
@@ -87,21 +90,20 @@ class MergeNeurons(Pass):
     def __post_init__(self) -> None:
         """Check the options."""
         check_exactly_one(self, ("pruning_ratio", "count", "max_error"))
-        if self.pruning_ratio is not None and not (_is_number(self.pruning_ratio) and 0 < self.pruning_ratio < 1):
-            raise wrong(self, "pruning_ratio", "lie in (0, 1)")
+        if self.pruning_ratio is not None:
+            check_part(self, "pruning_ratio")
         if self.count is not None:
             check_count(self, "count")
-        if self.max_error is not None and not (_is_number(self.max_error) and 0 <= self.max_error < math.inf):
+        if self.max_error is not None and not (is_number(self.max_error) and 0 <= self.max_error < math.inf):
             raise wrong(self, "max_error", "be a number of at least 0")
         check_choice(self, "by", ("weights", "activations"))
-        if not isinstance(self.reconstruct, bool):
-            raise wrong(self, "reconstruct", "be true or false")
+        check_flag(self, "reconstruct")
         check_count(self, "round_to")
         check_count(self, "min_kept")
         for globs in ("kinds", "include", "exclude", "ignored_layers"):
             check_globs(self, globs)
-        if not set(self.kinds) <= set(KINDS):
-            raise wrong(self, "kinds", f"be some of {', '.join(KINDS)}")
+        if not set(self.kinds) <= set(get_args(Kind)):
+            raise wrong(self, "kinds", f"be some of {', '.join(get_args(Kind))}")
 
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Merge units of every group that fits the options.
@@ -166,7 +168,7 @@ class MergeNeurons(Pass):
         allowed = max(number for number in limits.removable(group) if number <= len(steps))
         if not allowed:
             raise RefusalError(_why_none(pairs, len(steps), limit))
-        energy = float(np.diagonal(outgoing) @ pairs.energy)
+        energy = float(outgoing.squares @ pairs.energy)
         lost = sum(each.saliency for each in steps[:allowed])
         return Merges(anatomy, steps[:allowed], math.sqrt(lost / energy) if energy else 0.0)
 
@@ -240,7 +242,7 @@ def _why_none(pairs: Pairs, alike: int, limit: float) -> str:
     if alike:
         return f"{alike} units are alike enough, fewer than round_to and min_kept let go"
     some = pairs.energy > 0
-    least = math.sqrt(float((pairs.cost[some].min(axis=1) / pairs.energy[some]).min())) if some.any() else math.inf
+    least = math.sqrt(float((pairs.nearest[some] / pairs.energy[some]).min())) if some.any() else math.inf
     return f"no two units are alike enough: the nearest differ by {least:.3g}, above max_error {limit:g}"
 
 
@@ -251,7 +253,3 @@ def _makers(sites: Sequence[Site]) -> Mapping[int, list[str]]:
 
 def _match(names: Sequence[str], globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for name in names for glob in globs)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -15,8 +15,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxpress.passes.kernels.arrays import Array, Float64Array
-from onnxpress.passes.kernels.merging import Factors, Pairs, Stage, compare, gram
+from onnxpress.passes.kernels.arrays import Array
+from onnxpress.passes.kernels.pairs import Factors, Pairs, Stage, compare
+from onnxpress.passes.kernels.products import Rows
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.couplings import Group, Member
 from onnxpress.rewriter.model import DEFAULT_DOMAINS
@@ -75,29 +76,27 @@ class Anatomy:
 
     def _stages(self) -> list[Stage]:
         """What units are computed from, in graph order."""
-        stages: list[Stage] = []
+        stages: list[tuple[list[Array], list[Array]]] = []  # what adds up, and what multiplies it then
         for member, part in self.parts:
-            products = _products(member, slope=part == "slope")
-            last = stages[-1] if stages else None
-            if part != "source":
-                before = last if last is not None and last.gain is None else Stage(np.zeros_like(products))
-                stages = [*(stages if before is not last else stages[:-1]), Stage(before.source, products)]
-            elif last is not None and last.gain is None:
-                stages[-1] = Stage(last.source + products)
-            else:
-                stages.append(Stage(products))
+            rows = slices(read(member.tensor), member)
+            if not stages or stages[-1][1]:
+                stages.append(([], []))
+            if part == "source":
+                stages[-1][0].append(rows)
+            else:  # above zero the slope is 1
+                stages[-1][1].extend([rows, np.ones_like(rows)] if part == "slope" else [rows])
         if not stages:
             raise RefusalError("no weight makes its units, so nothing tells which are alike")
-        return stages
+        return [Stage(Rows(sources) if sources else None, Rows(gains) if gains else None) for sources, gains in stages]
 
-    def outgoing(self) -> Float64Array:
-        """Inner products of what units give to the layers that read them, [units, units].
+    def outgoing(self) -> Rows:
+        """What units give to the layers that read them.
 
         Raises:
-            RefusalError: some are NaN or infinite.
+            RefusalError: some of it is NaN or infinite.
         """
         try:
-            return _sum([_products(member) for member in self.readers])
+            return Rows([slices(read(each.tensor), each) for each in self.readers])
         except ValueError as error:
             raise RefusalError(str(error)) from error
 
@@ -211,18 +210,3 @@ def slices(array: Array, member: Member) -> Array:
     """What belongs to each unit, [units, elements]."""
     taken = np.moveaxis(array, member.axis, 0)[member.indices]
     return taken.reshape(len(member.indices), -1)
-
-
-def _products(member: Member, *, slope: bool = False) -> Float64Array:
-    rows = slices(read(member.tensor), member)
-    products = gram(rows)
-    if slope:  # above zero the slope is 1
-        products += rows.shape[1]
-    return products
-
-
-def _sum(matrices: Sequence[Float64Array]) -> Float64Array:
-    total = matrices[0].copy()
-    for each in matrices[1:]:
-        total += each
-    return total

@@ -31,7 +31,7 @@ from onnxpress.rewriter.weights import Produced, values_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
+class KeptRule:
     """What is asked of each Conv: one of `positions`, `sparsity` and `error`, as the pass has them.
 
     Attributes:
@@ -70,13 +70,13 @@ class Kept:
     error: float
 
 
-def prune_site(model: Model, site: Site, goal: Goal, pair: Pair | RefusalError | None) -> Kept:
+def prune_site(model: Model, site: Site, rule: KeptRule, pair: Pair | RefusalError | None) -> Kept:
     """Drop positions of one Conv and refit the others; zeros take the place of what goes.
 
     Args:
         model: holds the site.
         site: its weight.
-        goal: what is asked.
+        rule: what is asked.
         pair: the equations of its outputs, or why there are none; None where nobody asked for them.
 
     Raises:
@@ -84,17 +84,17 @@ def prune_site(model: Model, site: Site, goal: Goal, pair: Pair | RefusalError |
     """
     check_sole(model, site)
     before = site.array()
-    taps = _taps(model, site, pair.fit if isinstance(pair, Pair) and goal.moments else None)
-    kept = _choose(taps, site.shape[2:], goal)
+    taps = _taps(model, site, pair.fit if isinstance(pair, Pair) and rule.moments else None)
+    kept = _choose(taps, site.shape[2:], rule)
     groups, channels = kept.shape[:2]
     spread = np.broadcast_to(kept[:, np.newaxis], (groups, site.shape[0] // groups, channels, kept.shape[2]))
     mask = spread.reshape(site.shape)
     _set_zeros(model, site, mask)
     note = f"; by the size of weights, not refitted: {pair}" if isinstance(pair, RefusalError) else ""
     if isinstance(pair, Pair):
-        note = f"; {_fit(model, site, pair, mask, refit=goal.refit)}"
+        note = f"; {_fit(model, site, pair, mask, refit=rule.refit)}"
     union = kept.any(axis=0).reshape(channels, *site.shape[2:])
-    count = f"{np.count_nonzero(kept)} of {kept.size} columns" if goal.per_channel else _count(union)
+    count = f"{np.count_nonzero(kept)} of {kept.size} columns" if rule.per_channel else _count(union)
     return Kept(site, union, f"keeps {count}{note}", relative_error(before, site.array()))
 
 
@@ -118,67 +118,67 @@ def _taps(model: Model, site: Site, normal: Normal | None) -> Taps:
         raise RefusalError(str(error)) from error
 
 
-def _choose(taps: Taps, kernel: tuple[int, ...], goal: Goal) -> Mask:
+def _choose(taps: Taps, kernel: tuple[int, ...], rule: KeptRule) -> Mask:
     """What stays, [groups, in/groups, positions].
 
     Raises:
         RefusalError: nothing may go.
     """
     total = taps.positions
-    if goal.positions is not None and goal.positions >= total:
-        raise RefusalError(f"its kernel has {total} positions, no more than the {goal.positions} to keep")
-    if goal.box:
-        return _box(taps, kernel, goal)
-    if goal.per_channel:
-        return _columns(taps, goal)
+    if rule.positions is not None and rule.positions >= total:
+        raise RefusalError(f"its kernel has {total} positions, no more than the {rule.positions} to keep")
+    if rule.box:
+        return _box(taps, kernel, rule)
+    if rule.per_channel:
+        return _columns(taps, rule)
     path = shared_path(taps)
-    if goal.error is not None:
-        count = path.within(goal.error)
-        _need_some(count, path, goal.error)
+    if rule.error is not None:
+        count = path.within(rule.error)
+        _need_some(count, path, rule.error)
     else:
-        count = total - _keep(goal, total)
+        count = total - _keep(rule, total)
     return taps.kept(path.order[:count], per_channel=False)
 
 
-def _columns(taps: Taps, goal: Goal) -> Mask:
+def _columns(taps: Taps, rule: KeptRule) -> Mask:
     groups, _, channels, positions = taps.weight.shape
     size = groups * channels * positions
-    if goal.positions is not None:
+    if rule.positions is not None:
         path = column_path(taps, most=size)
-        dropped = capped(path.order, positions, goal.positions, groups * channels)
+        dropped = capped(path.order, positions, rule.positions, groups * channels)
         return taps.kept(dropped, per_channel=True)
-    if goal.sparsity is not None:
-        count = size - _keep(goal, size)
+    if rule.sparsity is not None:
+        count = size - _keep(rule, size)
         return taps.kept(column_path(taps, most=count).order, per_channel=True)
-    limit = goal.error or 0.0
+    limit = rule.error or 0.0
     path = column_path(taps, most=size - 1)
     count = path.within(limit)
     _need_some(count, path, limit)
     return taps.kept(path.order[:count], per_channel=True)
 
 
-def _box(taps: Taps, kernel: tuple[int, ...], goal: Goal) -> Mask:
-    if goal.error is not None:
-        lattice, _ = smallest_lattice(taps, kernel, limit=goal.error)
+def _box(taps: Taps, kernel: tuple[int, ...], rule: KeptRule) -> Mask:
+    if rule.error is not None:
+        lattice, _ = smallest_lattice(taps, kernel, limit=rule.error)
         if lattice.size == taps.positions:
             raise RefusalError(
-                f"no box of fewer positions stays within an error of {goal.error:g}; allow more, or free"
+                f"no box of fewer positions stays within an error of {rule.error:g}; allow more, or free"
             )
     else:
-        lattice, _ = best_lattice(taps, kernel, keep=_keep(goal, taps.positions))
+        lattice, _ = best_lattice(taps, kernel, keep=_keep(rule, taps.positions))
     gone = np.flatnonzero(~lattice.mask(kernel).reshape(-1))
     return taps.kept(gone, per_channel=False)
 
 
-def _keep(goal: Goal, total: int) -> int:
+def _keep(rule: KeptRule, total: int) -> int:
     """How many of `total` stay.
 
     Raises:
         RefusalError: all of them.
     """
-    if goal.positions is not None:
-        return goal.positions
-    sparsity = goal.sparsity or 0.0
+    if rule.positions is not None:
+        return rule.positions
+    sparsity = rule.sparsity or 0.0
     count = min(total - 1, round(sparsity * total))
     if not count:
         raise RefusalError(f"sparsity {sparsity:g} of {total} positions is none")

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
-from onnxpress.passes.prune.positions.kept import Goal, Kept, prune_site
+from onnxpress.passes.prune.positions.kept import Kept, KeptRule, prune_site
 from onnxpress.passes.prune.positions.rewriting import rewrite
 from onnxpress.passes.prune.zeros.targets import is_sparsity
 from onnxpress.passes.report import Report
@@ -19,6 +19,7 @@ from onnxpress.passes.selection import (
     check_choice,
     check_count,
     check_exactly_one,
+    check_flag,
     wrong,
 )
 from onnxpress.rewriter.errors import FeedError
@@ -51,6 +52,7 @@ class PrunePositions(SitePass):
     """
 
     name: ClassVar[str] = "prune-positions"
+    learns: ClassVar[bool] = True
     positions: int | None = None
     sparsity: float | None = None
     error: float | None = None
@@ -70,8 +72,7 @@ class PrunePositions(SitePass):
             if getattr(self, each) is not None and not is_sparsity(getattr(self, each)):
                 raise wrong(self, each, "lie in [0, 1)")
         for each in ("per_channel", "reconstruct", "rewrite"):
-            if not isinstance(getattr(self, each), bool):
-                raise wrong(self, each, "be true or false")
+            check_flag(self, each)
         check_choice(self, "shape", ("free", "box"))
         if self.saliency is not None:
             check_choice(self, "saliency", ("magnitude", "moments"))
@@ -89,7 +90,7 @@ class PrunePositions(SitePass):
         done: list[Kept] = []
         for site, pair in self._steps(model, sites, bench):
             try:
-                done.append(prune_site(model, site, self._goal(), pair))
+                done.append(prune_site(model, site, self._rule(), pair))
             except RefusalError as refusal:
                 report.skip(site.name, str(refusal))
         if self.rewrite:
@@ -105,8 +106,8 @@ class PrunePositions(SitePass):
                 )
         return report
 
-    def _goal(self) -> Goal:
-        return Goal(
+    def _rule(self) -> KeptRule:
+        return KeptRule(
             positions=self.positions,
             sparsity=self.sparsity,
             error=self.error,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.pace import Pace, pace
 from onnxpress.passes.prune.positions.faster import Measured, Seen, Stopwatch, shapes_seen
 from onnxpress.passes.prune.positions.kept import Kept
 from onnxpress.passes.prune.positions.products import products_for
-from onnxpress.passes.quantize.speed import Pace, pace
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.edits import sweep

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
+from onnxpress.calibration.variations import with_variations
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.inputs import check_sole, reading_of
@@ -20,6 +21,7 @@ from onnxpress.passes.prune.zeros.patterns import KNOWN, Form, NofM, parse_patte
 from onnxpress.passes.prune.zeros.targets import Aim, aims_of, check_targets, is_sparsity
 from onnxpress.passes.refit import refit_site
 from onnxpress.passes.report import Report
+from onnxpress.passes.row_sums import ROWS
 from onnxpress.passes.selection import Layout, RefusalError, SitePass, check_choice, wrong
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
@@ -51,9 +53,12 @@ class PruneSecondOrder(SitePass):
             least w²·Σx², as a part of their layer's outputs, or of least magnitude, go wherever they are.
         reconstruct: refit the weights that stay, and the biases.
         min_size: weights with fewer elements are left alone.
+        vary: where samples of a model that reads tokens are few, learn from variations of them, too: copies with tokens
+            replaced by near ones of its embedding table.
     """
 
     name: ClassVar[str] = "prune-second-order"
+    learns: ClassVar[bool] = True
     sparsity: float | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
     pattern: str = "unstructured"
@@ -61,6 +66,7 @@ class PruneSecondOrder(SitePass):
     allocation: Allocation = "error"
     reconstruct: bool = True
     min_size: int = 256
+    vary: bool = True
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -68,8 +74,9 @@ class PruneSecondOrder(SitePass):
         check_choice(self, "saliency", SALIENCIES)
         check_choice(self, "allocation", ALLOCATIONS)
         check_targets(self, "targets")
-        if not isinstance(self.reconstruct, bool):
-            raise wrong(self, "reconstruct", "be true or false")
+        for name in ("reconstruct", "vary"):
+            if not isinstance(getattr(self, name), bool):
+                raise wrong(self, name, "be true or false")
         try:
             pattern = parse_pattern(self.pattern)
         except (ValueError, TypeError) as error:
@@ -91,6 +98,7 @@ class PruneSecondOrder(SitePass):
         if bench.feed is None:
             raise FeedError(f"{self.name} learns from samples what layers read; give some with --data")
         report, original = self.report(), model.clone()
+        bench = _varied(model, bench, report) if self.vary else bench
         sites = [site for site in self.candidates(model, report) if not _refused(model, site, report)]
         pruner = Pruner(self._criterion, self.reconstruct)
         wanted: dict[Site, float] = {}
@@ -136,6 +144,19 @@ class PruneSecondOrder(SitePass):
         _tell(report, site, told, relative_error(stored, site.array()))
         if not sparse.mask.any():
             report.warnings.append(f"{site.name}: all weights went; exclude it, or lower the sparsity")
+
+
+def _varied(model: Model, bench: Workbench, report: Report) -> Workbench:
+    """With variations behind the samples, where these are few."""
+    if bench.feed is None:
+        return bench
+    varied = with_variations(model, bench.feed, rows=ROWS, seed=bench.seed)
+    if varied.added:
+        report.warnings.append(
+            f"the samples hold {varied.tokens} tokens, which is few: {varied.added} variations of their {varied.given} "
+            "batches teach, too; more samples of your own do better"
+        )
+    return replace(bench, feed=varied.feed)
 
 
 def _tell(report: Report, site: Site, told: str, error: float) -> None:

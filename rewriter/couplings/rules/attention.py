@@ -60,6 +60,12 @@ def _span(links: Links, tensor: gs.Tensor | None, heads: int) -> Span | None:
     return Span((tensor, 2), heads, size // heads)
 
 
+def _head_width(links: Links, span: Span) -> int | None:
+    """Elements of a head, also where heads lie on an axis of their own; None where that is not fixed."""
+    tensor, axis = span.place
+    return links.size(tensor, 3) if axis == 1 else span.width
+
+
 def _further(links: Links, tensors: Sequence[gs.Tensor | None], heads: int, *, axis: int = -3) -> list[Span]:
     """Heads of masks, biases, past and present keys, on one axis, where they do not share one for all.
 
@@ -184,7 +190,11 @@ def link_multi_head(links: Links) -> None:
         return
     bias = links.input(3)
     if bias is not None:
-        spans += _thirds((bias, 0), heads, [span.width * heads for span in spans[:3]])
+        widths = [_head_width(links, span) for span in spans[:3]]
+        if any(span.heads != heads for span in spans[:3]) or None in widths:
+            links.refuse("its heads cannot be counted")
+            return
+        spans += _thirds((bias, 0), heads, [width * heads for width in widths if width is not None])
     further = [*map(links.input, (5, 6, 7)), *map(links.output, (1, 2, 3))]
     tie_heads(links, spans + _further(links, further, heads))
 

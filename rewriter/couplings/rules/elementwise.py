@@ -61,17 +61,17 @@ def link_quantize(links: Links) -> None:
     if x is None or y is None:
         return
     rank = links.rank(x)
-    axis = int(links.node.attrs.get("axis", 1))
+    axis = int(links.node.attrs.get("axis", 1))  # of no meaning where there is one scale for all
     for operand in (links.input(1), links.input(2)):
         if operand is None:
             continue
         if links.rank(operand) == 1 and rank > 0 and links.size(operand, 0) != 1:
-            links.tie((operand, 0), (x, axis % rank))
+            links.tie((operand, 0), (x, links.axis(x, axis)))
         elif links.rank(operand) == 1:
             links.leave((operand, 0))
         elif links.rank(operand) == rank:
             links.same(operand, x, but=[axis])
-            links.keep((x, axis), f"{links.title} has one scale for a block of axis {axis % rank}")
+            links.keep((x, axis), f"{links.title} has one scale for a block of axis {links.axis(x, axis)}")
     links.same(x, y)
 
 

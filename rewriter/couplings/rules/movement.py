@@ -120,7 +120,11 @@ def link_transpose(links: Links) -> None:
     if x is None or y is None:
         return
     rank = links.rank(x)
-    for axis, source in enumerate(links.node.attrs.get("perm", range(rank)[::-1])):
+    perm = links.node.attrs.get("perm", range(rank)[::-1])
+    if not len(perm) == rank == links.rank(y):
+        links.refuse("its result has another rank than it should")
+        return
+    for axis, source in enumerate(perm):
         links.tie((x, int(source)), (y, axis))
 
 
@@ -138,15 +142,18 @@ def _link_dropped(links: Links, *, wide: gs.Tensor | None, narrow: gs.Tensor | N
     if wide is None or narrow is None:
         return
     rank = links.rank(wide)
-    axes = option(links.node, "axes", 1)
+    axes = option(links.node, "axes", 1, links.shapes)
     if axes is None:
         if links.input(1) is not None or links.rank(narrow) != sum(size != 1 for size in links.sizes(wide)):
             links.refuse("its axes are computed")
             return
         axes = [axis for axis, size in enumerate(links.sizes(wide)) if size == 1]
-    dropped = {axis % rank for axis in axes}
+    dropped = {links.axis(wide, axis) for axis in axes}
     rest = [axis for axis in range(rank) if axis not in dropped]
-    for axis, other in zip(rest, range(links.rank(narrow)), strict=True):
+    if len(rest) != links.rank(narrow):
+        links.refuse("its result has another rank than it should")
+        return
+    for other, axis in enumerate(rest):
         links.tie((wide, axis), (narrow, other))
     for axis in dropped:
         links.keep((wide, axis), f"{links.title} needs axis {axis} of '{wide.name}' to be 1")
@@ -173,6 +180,9 @@ def link_expand(links: Links) -> None:
     if x is None or y is None:
         return
     offset = links.rank(y) - links.rank(x)
+    if offset < 0:
+        links.refuse("its result has another rank than it should")
+        return
     for axis, size in enumerate(links.sizes(y)):
         if axis < offset:
             links.leave((y, axis))
@@ -214,7 +224,7 @@ def link_tile(links: Links) -> None:
     x, y = links.input(0), links.output(0)
     if x is None or y is None:
         return
-    repeats = integers(links.input(1))
+    repeats = integers(links.input(1), links.shapes)
     for axis in range(links.rank(x)):
         before, after = links.size(x, axis), links.size(y, axis)
         if before is None or after is None:
@@ -230,7 +240,7 @@ def link_tile(links: Links) -> None:
 def amend_tile(amendment: Amendment) -> None:
     """New numbers of repetitions of single elements."""
     x, y = amendment.node.inputs[0], amendment.node.outputs[0]
-    repeats = integers(amendment.node.inputs[1])
+    repeats = integers(amendment.node.inputs[1], amendment.shapes)
     if repeats is None:
         return
     new = [

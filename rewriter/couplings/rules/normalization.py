@@ -74,7 +74,7 @@ def link_layer(links: Links) -> None:
     if x is None or y is None:
         return
     rank = links.rank(x)
-    start = int(links.node.attrs.get("axis", -1)) % rank
+    start = links.axis(x, int(links.node.attrs.get("axis", -1)))
     links.same(x, y)
     _keep_normalised(links, x, range(start, rank))
     for tensor in links.node.inputs[1:]:
@@ -141,7 +141,7 @@ def link_top(links: Links) -> None:
     x = links.input(0)
     if x is None:
         return
-    axis = int(links.node.attrs.get("axis", -1)) % links.rank(x)
+    axis = links.axis(x, int(links.node.attrs.get("axis", -1)))
     for y in links.node.outputs:
         if y.name:
             links.same(x, y, but=[axis])
@@ -176,7 +176,7 @@ def _reduce(links: Links, axes: Sequence[int]) -> None:
     if x is None or y is None:
         return
     rank = links.rank(x)
-    reduced = {axis % rank for axis in axes} if rank else set()
+    reduced = {links.axis(x, axis) for axis in axes} if rank else set()
     left = [axis for axis in range(rank) if axis not in reduced]
     keepdims = bool(links.node.attrs.get("keepdims", 1))
     if links.rank(y) != (rank if keepdims else len(left)):
@@ -199,7 +199,7 @@ def _same_but(links: Links, axes: Sequence[int]) -> None:
 
 def _keep_normalised(links: Links, x: gs.Tensor, axes: Sequence[int]) -> None:
     for axis in axes:
-        links.keep((x, axis), _changes(links, axis % links.rank(x)))
+        links.keep((x, axis), _changes(links, links.axis(x, axis)))
 
 
 def _changes(links: Links, axis: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -9,29 +11,36 @@ from onnxpress.rewriter.couplings.links import Amendment, IntArray, Links, Rule
 from onnxpress.rewriter.couplings.rules.sizes import write_integers
 from onnxpress.rewriter.edits import set_input
 from onnxpress.rewriter.extents import given, option
+from onnxpress.rewriter.shapes import Shapes
 
 
 def link_split(links: Links) -> None:
     """Outputs are neighbouring spans of one axis."""
     x = links.input(0)
-    if x is None:
-        return
-    rank = links.rank(x)
-    axis = int(links.node.attrs.get("axis", 0)) % rank
+    if x is not None:
+        parts = [links.output(index) for index in range(len(links.node.outputs))]
+        _tie_spans(links, x, parts, unclear="cuts it at places that are not fixed")
+
+
+def _tie_spans(links: Links, whole: gs.Tensor, parts: Sequence[gs.Tensor | None], *, unclear: str) -> None:
+    """Neighbouring spans of an axis of `whole` are that axis of each part; the others are the same.
+
+    From a part on whose size is not fixed, or that is left out, spans stay: `unclear` says why.
+    """
+    axis = links.axis(whole, int(links.node.attrs.get("axis", 0)))
     start: int | None = 0
-    for index in range(len(links.node.outputs)):
-        y = links.output(index)
-        if y is None:  # its part is unknown, and so is where the next one starts
+    for part in parts:
+        if part is None:  # its size is unknown, and so is where the next one starts
             start = None
             continue
-        links.same(x, y, but=(axis,))
-        size = links.size(y, axis)
-        if start is None or size is None or links.size(x, axis) is None:
+        links.same(whole, part, but=(axis,))
+        size = links.size(part, axis)
+        if start is None or size is None or links.size(whole, axis) is None:
             start = None
-            for tensor in (x, y):
-                links.keep((tensor, axis), f"{links.title} cuts it at places that are not fixed")
+            for tensor in (whole, part):
+                links.keep((tensor, axis), f"{links.title} {unclear}")
             continue
-        links.tie((x, axis), (y, axis), at=np.arange(start, start + size))
+        links.tie((whole, axis), (part, axis), at=np.arange(start, start + size))
         start += size
 
 
@@ -55,23 +64,9 @@ def amend_split(amendment: Amendment) -> None:
 def link_concat(links: Links) -> None:
     """Inputs are neighbouring spans of one axis."""
     y = links.output(0)
-    if y is None:
-        return
-    axis = int(links.node.attrs.get("axis", 0)) % links.rank(y)
-    start: int | None = 0
-    for index in range(len(links.node.inputs)):
-        x = links.input(index)
-        if x is None:
-            continue
-        links.same(x, y, but=(axis,))
-        size = links.size(x, axis)
-        if start is None or size is None or links.size(y, axis) is None:
-            start = None
-            for tensor in (x, y):
-                links.keep((tensor, axis), f"{links.title} joins it with parts whose size is not fixed")
-            continue
-        links.tie((y, axis), (x, axis), at=np.arange(start, start + size))
-        start += size
+    if y is not None:
+        parts = [tensor for tensor in links.node.inputs if tensor.name]
+        _tie_spans(links, y, parts, unclear="joins it with parts whose size is not fixed")
 
 
 def link_slice(links: Links) -> None:
@@ -79,7 +74,10 @@ def link_slice(links: Links) -> None:
     x, y = links.input(0), links.output(0)
     if x is None or y is None:
         return
-    cuts = _cuts(links.node, links.rank(x))
+    if links.rank(x) != links.rank(y):
+        links.refuse("its result has another rank than it should")
+        return
+    cuts = _cuts(links.node, links.rank(x), links.shapes)
     if cuts is None:
         links.refuse("its axes are computed")
         return
@@ -98,10 +96,10 @@ def amend_slice(amendment: Amendment) -> None:
     """Bounds count what is left of the axis."""
     node = amendment.node
     x, rank = node.inputs[0], len(amendment.shapes.shape(node.inputs[0]) or ())
-    starts, ends, axes = _bounds(node, rank)
+    starts, ends, axes = _bounds(node, rank, amendment.shapes)
     if starts is None or ends is None or axes is None:
         return
-    cuts = _cuts(node, rank) or {}
+    cuts = _cuts(node, rank, amendment.shapes) or {}
     changed = False
     for position, axis in enumerate(axes):
         kept, was, cut = amendment.kept((x, axis)), amendment.was((x, axis)), cuts.get(axis)
@@ -115,22 +113,22 @@ def amend_slice(amendment: Amendment) -> None:
         write_integers(amendment, "ends", 2, ends)
 
 
-def _bounds(node: gs.Node, rank: int) -> tuple[list[int] | None, list[int] | None, list[int] | None]:
+def _bounds(node: gs.Node, rank: int, shapes: Shapes) -> tuple[list[int] | None, list[int] | None, list[int] | None]:
     """Starts, ends and axes (from 0) of a Slice; None where computed."""
-    starts, ends = option(node, "starts", 1), option(node, "ends", 2)
-    axes = option(node, "axes", 3)
-    if axes is None and given(node, 3) is None:
-        count = len(starts or ends or ())
-        axes = list(range(count)) if count else None
-    return starts, ends, None if axes is None else [axis % rank for axis in axes]
+    starts, ends = option(node, "starts", 1, shapes), option(node, "ends", 2, shapes)
+    axes = option(node, "axes", 3, shapes)
+    known = starts if starts is not None else ends
+    if axes is None and given(node, 3) is None and known is not None:
+        axes = list(range(len(known)))
+    return starts, ends, None if axes is None else [axis % max(rank, 1) for axis in axes]
 
 
-def _cuts(node: gs.Node, rank: int) -> dict[int, slice | None] | None:
+def _cuts(node: gs.Node, rank: int, shapes: Shapes) -> dict[int, slice | None] | None:
     """By axis what is cut out, None where that is computed; None as a whole where the axes are."""
-    starts, ends, axes = _bounds(node, rank)
+    starts, ends, axes = _bounds(node, rank, shapes)
     if axes is None:
         return None
-    steps = option(node, "steps", 4) or ([1] * len(axes) if given(node, 4) is None else None)
+    steps = option(node, "steps", 4, shapes) if given(node, 4) is not None else [1] * len(axes)
     if starts is None or ends is None or steps is None:
         return dict.fromkeys(axes)
     return {
@@ -145,7 +143,7 @@ def link_gather(links: Links) -> None:
     if x is None or picks is None or y is None:
         return
     rank, width = links.rank(x), links.rank(picks)
-    axis = int(links.node.attrs.get("axis", 0)) % rank
+    axis = links.axis(x, int(links.node.attrs.get("axis", 0)))
     for other in range(rank):
         if other != axis:
             links.tie((x, other), (y, other if other < axis else other + width - 1))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxpress.rewriter.couplings.links import Amendment, Links, Rule
+from onnxpress.rewriter.couplings.links import Amendment, Contradiction, Links, Rule
 from onnxpress.rewriter.couplings.rules.sizes import link_extents, retarget
 from onnxpress.rewriter.extents import given, integers, option
 
@@ -18,7 +18,7 @@ def link_pad(links: Links) -> None:
     if x is None or y is None:
         return
     rank = links.rank(x)
-    widths, constant = _widths(links, rank), links.node.attrs.get("mode", "constant") in ("constant", b"constant")
+    widths, constant = _widths(links, rank), links.node.attrs.get("mode", "constant") == "constant"
     if widths is None:
         links.refuse("its widths are computed")
         return
@@ -37,12 +37,12 @@ def link_pad(links: Links) -> None:
 
 
 def _widths(links: Links, rank: int) -> dict[int, tuple[int, int]] | None:
-    pads = option(links.node, "pads", 1)
-    axes = integers(links.input(3)) if links.input(3) is not None else list(range(rank))
+    pads = option(links.node, "pads", 1, links.shapes)
+    axes = integers(links.input(3), links.shapes) if links.input(3) is not None else list(range(rank))
     if pads is None or axes is None or len(pads) != 2 * len(axes):
         return None
     half = len(axes)
-    return {axis % rank: (pads[i], pads[i + half]) for i, axis in enumerate(axes)}
+    return {axis % max(rank, 1): (pads[i], pads[i + half]) for i, axis in enumerate(axes)}
 
 
 def link_resize(links: Links) -> None:
@@ -50,12 +50,11 @@ def link_resize(links: Links) -> None:
     x, y = links.input(0), links.output(0)
     if x is None or y is None:
         return
-    cropped = links.node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
-    ratio = links.node.attrs.get("keep_aspect_ratio_policy", "stretch")
-    if cropped or ratio not in ("stretch", b"stretch"):
+    mode = links.node.attrs.get("coordinate_transformation_mode", "half_pixel")
+    if mode == "tf_crop_and_resize" or links.node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         links.refuse("it crops, or keeps the ratio of its axes")
         return
-    factors = _factors(links)
+    factors = _factors(links, links.rank(x))
     for axis in range(links.rank(x)):
         old, new = links.size(x, axis), links.size(y, axis)
         if old is not None and old == new and (factors is None or factors.get(axis, 1.0) == 1.0):
@@ -66,7 +65,7 @@ def link_resize(links: Links) -> None:
     link_extents(links, 3, y, axes=_scaled_axes(links.node, links.rank(y)))
 
 
-def _factors(links: Links) -> dict[int, float] | None:
+def _factors(links: Links, rank: int) -> dict[int, float] | None:
     """Scale of each axis, as far as it is a constant."""
     node = links.node
     held = node.attrs.get("scales")
@@ -75,13 +74,16 @@ def _factors(links: Links) -> dict[int, float] | None:
         held = links.value(scales)
     if held is None or not len(held):
         return None
-    axes = _scaled_axes(node, len(held))
+    axes = _scaled_axes(node, rank)
+    if len(axes) != len(held):
+        raise Contradiction(f"it scales {len(held)} axes of {len(axes)}")
     return dict(zip(axes, map(float, held), strict=True))
 
 
 def _scaled_axes(node: gs.Node, rank: int) -> Sequence[int]:
+    """Which axis each scale or size is of, from 0."""
     axes = node.attrs.get("axes")
-    return [int(axis) for axis in axes] if axes is not None else range(rank)
+    return [int(axis) % max(rank, 1) for axis in axes] if axes is not None else range(rank)
 
 
 def amend_resize(amendment: Amendment) -> None:
@@ -109,7 +111,7 @@ def _link_blocks(links: Links, deep: gs.Tensor | None, flat: gs.Tensor | None) -
     if channels is None or size is None:
         links.refuse("the number of its channels is not fixed")
         return
-    rows_first = links.node.attrs.get("mode", "DCR") in ("CRD", b"CRD")
+    rows_first = links.node.attrs.get("mode", "DCR") == "CRD"
     element = np.arange(channels)
     links.tie((deep, 1), (flat, 1), at=element, to=element // (channels // size) if rows_first else element % size)
 

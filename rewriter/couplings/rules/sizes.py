@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxpress.rewriter.couplings.links import Amendment, Links, Place
-from onnxpress.rewriter.edits import add_node, output_ids, set_input, sort
+from onnxpress.rewriter.edits import add_node, set_input, sort
 from onnxpress.rewriter.extents import TRANSPARENT, Extent, entries, readers
 
 TARGETS: Mapping[str, int] = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Resize": 3}
@@ -39,7 +39,6 @@ def link_extents(links: Links, index: int, y: gs.Tensor, *, axes: Sequence[int] 
 def reads_size(links: Links, place: Place) -> str | None:
     """Who computes with the size of an axis that a Shape gives; None where it only says how large other tensors are."""
     x, axis = place
-    outputs = output_ids(links.model)
     pending, seen = [links.node.outputs[0]], set[int]()
     while pending:
         tensor = pending.pop()
@@ -49,7 +48,7 @@ def reads_size(links: Links, place: Place) -> str | None:
         traced = entries(tensor, links.shapes)
         if traced is not None and not any(isinstance(e, Extent) and e.tensor is x and e.axis == axis for e in traced):
             continue
-        if traced is None or id(tensor) in outputs:
+        if traced is None or id(tensor) in links.outputs:
             return f"'{tensor.name}'"
         for node, index in readers(tensor):
             if node.op in (*TRANSPARENT, "Gather", "Slice", "Concat") and (index == 0 or node.op == "Concat"):

@@ -49,6 +49,18 @@ def test_errors_are_those_of_the_best_weights_without_the_units(units, per_unit,
             np.testing.assert_allclose(found.errors[index, count], best, rtol=1e-6, atol=1e-9)
 
 
+def test_wide_moments_are_inverted_whole_and_left_as_they_are():
+    """More columns than are mirrored at once."""
+    each = reader(np.random.default_rng(0), units=600, per_unit=1, outputs=3)
+    before, order = each.moment.copy(), np.array([599, 0, 300, 17])
+    found = eliminate([each], most=4, damping=0.05, order=order)
+    for count in range(5):
+        best = compensated(each, np.setdiff1d(np.arange(600), order[:count]), damping=0.05)
+        # as above
+        np.testing.assert_allclose(found.errors[0, count], cost(each, best, damped(before, 0.05)), rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(each.moment, before)
+
+
 @settings(deadline=None, derandomize=True, max_examples=30)
 @shapes
 def test_compensation_is_the_least_squares_solution(units, per_unit, outputs, rest, seed):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress.passes.kernels.errors import relative_error
+from onnxpress.passes.kernels.errors import decibels, noise_at, relative_error
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)
@@ -30,3 +30,15 @@ def test_spans_pieces_and_dtypes():
     array = np.ones((1 << 20) + 5, np.float16)
     # 5 parts in a million of the energy are lost
     assert relative_error(array, (np.arange(array.size) >= 5).astype(np.float32)) == math.sqrt(5 / array.size)
+
+
+@pytest.mark.parametrize(
+    ("noise", "expected"), [(0.0, math.inf), (0.01, 20.0), (math.inf, -math.inf), (math.nan, -math.inf)]
+)
+def test_gives_noise_in_decibels(noise, expected):
+    assert decibels(noise) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sqnr", [math.inf, 20.0, -3.0, -math.inf])
+def test_decibels_say_how_much_noise_there_is(sqnr):
+    assert decibels(noise_at(sqnr)) == pytest.approx(sqnr)

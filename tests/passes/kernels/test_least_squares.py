@@ -167,3 +167,15 @@ def test_refuses_what_does_not_fit():
         error(normal + replace(normal, energy=normal.energy * math.inf), start)
     with pytest.raises(ValueError, match="rows held out are of shape"):
         choose_ridge(normal, Normal.of(x, y[..., 1:]), start)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_leaves_the_moments_unless_they_may_be_used_up(groups):
+    x, y, start = problem(3, groups=groups, n=700, k=300, offset=1.0)  # more than is centred at once
+    normal = Normal.of(x, y)
+    before = normal.moment.copy()
+    found, delta = solve(normal, start, ridge=0.1, bias=True)
+    np.testing.assert_array_equal(normal.moment, before)
+    again, same = solve(normal, start, ridge=0.1, bias=True, overwrite=True)
+    np.testing.assert_array_equal(again, found)
+    np.testing.assert_array_equal(same, delta)

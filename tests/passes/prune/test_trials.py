@@ -68,12 +68,57 @@ def test_noise_is_that_of_what_the_softmax_reads_without_its_mean(model, samples
     np.testing.assert_allclose(noise, lost / signal, rtol=1e-3, atol=0)
 
 
-def test_a_shift_is_added_to_the_channels(model, samples, run):
-    conv = site(model, "conv")
-    shift = np.array([1.0, 0, -1, 2], np.float32)
-    with open_trials(model, [conv], samples) as trials:
-        assert trials.noise({"conv": Altered(conv.array(), np.zeros(4, np.float32))}) == 0
-        assert trials.noise({"conv": Altered(conv.array(), shift)}) > 1e-3
+SHIFTED = {
+    # as many columns as outputs: on a wrong axis the numbers would fit, too
+    "conv": ("Conv", {"w": (4, 4, 3, 3)}, (3, 2, 4, 6, 6), (4, 1, 1), {}),
+    "right": ("MatMul", {"w": (5, 4)}, (3, 2, 4, 5), (4,), {}),
+    "left": ("MatMul", {"w": (4, 5)}, (3, 2, 5, 4), (4, 1), {}),
+    "many": ("MatMul", {"w": (4, 5, 4)}, (3, 2, 4, 4, 5), (4, 1, 4), {}),
+    "scaled": ("Gemm", {"w": (5, 4)}, (3, 4, 5), (4,), {"alpha": 2.5}),
+    "scaled left": ("Gemm", {"w": (5, 4)}, (3, 5, 4), (4, 1), {"alpha": -0.5, "transA": 1}),
+}
+
+
+@pytest.mark.parametrize("case", list(SHIFTED))
+def test_a_shift_is_added_to_the_products_of_a_layer(build, bench, run, random, case):
+    op, weights, x, shape, attrs = SHIFTED[case]
+    x = random.standard_normal(x).astype(np.float32)
+    stored = {name: random.standard_normal(size).astype(np.float32) for name, size in weights.items()}
+    order = ["w", "x"] if "left" in case else ["x", "w"]
+    plain = build([helper.make_node(op, order, ["y"], name="layer", **attrs)], stored, x=x.shape[1:])
+    shift = random.standard_normal(int(np.prod(shape)))
+    with open_trials(plain, find_sites(plain), bench(plain, *x)) as trials:
+        weight = site(plain, "layer").array()
+        assert trials.noise({"layer": Altered(weight, np.zeros(shift.size))}) == 0
+        noise = trials.noise({"layer": Altered(weight, shift)})
+    outputs = np.stack([run(plain, each)[0] for each in x])
+    moved = np.broadcast_to(attrs.get("alpha", 1.0) * shift.reshape(shape), outputs.shape)
+    np.testing.assert_allclose(noise, (moved**2).sum() / (outputs**2).sum(), rtol=1e-4, atol=0)  # float32
+
+
+def test_a_shift_is_what_a_bias_would_be(build, bench, run, random):
+    """Numbers on the wrong axis make as much noise, but other noise behind another layer."""
+    weight = random.standard_normal((4, 4, 3, 3)).astype(np.float32)
+    stored = {"w": weight, "b": random.standard_normal(4).astype(np.float32), "v": random.standard_normal((4, 5))}
+    stored["v"] = stored["v"].astype(np.float32)
+    plain, biased = (
+        build(
+            [
+                helper.make_node("Conv", names, ["p"], name="layer"),
+                helper.make_node("Tanh", ["p"], ["q"]),
+                helper.make_node("MatMul", ["q", "v"], ["y"], name="last"),
+            ],
+            stored,
+            x=("n", 4, 6, 6),
+        )
+        for names in (["x", "w"], ["x", "w", "b"])
+    )
+    x = random.standard_normal((3, 2, 4, 6, 6)).astype(np.float32)
+    with open_trials(plain, find_sites(plain), bench(plain, *x)) as trials:
+        noise = trials.noise({"layer": Altered(weight, stored["b"])})
+    pairs = [[run(each, batch)[0].astype(np.float64) for each in (plain, biased)] for batch in x]
+    expected = sum(((a - b) ** 2).sum() for a, b in pairs) / sum((a**2).sum() for a, _ in pairs)
+    np.testing.assert_allclose(noise, expected, rtol=1e-4, atol=0)  # float32
 
 
 def test_noise_that_is_no_number_is_infinite(model, samples):

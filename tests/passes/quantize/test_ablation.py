@@ -4,7 +4,7 @@ from onnx import helper
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.affine import INT8_SYMMETRIC, UINT8, affine_scale, dequantize, quantize
-from onnxpress.passes.quantize.ablation import CodedWeight, Unit, ablate, decibels
+from onnxpress.passes.quantize.ablation import CodedWeight, Unit, ablate
 from onnxpress.passes.quantize.placement import Wrapped
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.weights import Dense, read
@@ -103,8 +103,3 @@ def test_leaves_the_model_as_it_was(model, coarse, bench, random):
 def test_needs_samples(model, coarse):
     with pytest.raises(FeedError, match="--data"):
         ablate(model, [], {}, [coarse], Workbench())
-
-
-@pytest.mark.parametrize(("noise", "expected"), [(0.0, np.inf), (0.01, 20.0), (np.inf, -np.inf), (np.nan, -np.inf)])
-def test_gives_noise_in_decibels(noise, expected):
-    assert decibels(noise) == pytest.approx(expected)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from onnxpress.passes.pace import Pace
 from onnxpress.passes.quantize import mixing
 from onnxpress.passes.quantize.mixing import NOTABLE, in_float, measured_pace, mix, rank
 from onnxpress.passes.quantize.precision import Demand, Verdict
-from onnxpress.passes.quantize.speed import Pace
 from onnxpress.passes.quantize.static import QuantizeStatic
 from onnxpress.passes.report import Report
 

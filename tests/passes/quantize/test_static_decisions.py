@@ -9,8 +9,8 @@ from onnx import helper
 from onnxpress.calibration.feeds import open_feed
 from onnxpress.calibration.metrics import sqnr
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.pace import Pace
 from onnxpress.passes.quantize import static
-from onnxpress.passes.quantize.speed import Pace
 from onnxpress.passes.quantize.static import QuantizeStatic
 from onnxpress.rewriter.edits import set_input
 from onnxpress.rewriter.errors import ConfigError

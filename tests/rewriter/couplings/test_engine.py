@@ -5,7 +5,7 @@ from onnx import TensorProto, helper
 
 from onnxpress.rewriter.couplings import find_couplings, remove_units
 from onnxpress.rewriter.couplings.engine import rule_of, write_ledger
-from onnxpress.rewriter.couplings.ledger import Ledger, UnknownShape
+from onnxpress.rewriter.couplings.ledger import Contradiction, Ledger, UnknownShape
 from onnxpress.rewriter.couplings.links import Links
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model
@@ -34,7 +34,7 @@ def frozen(model: Model, name: str = "w") -> str | None:
 def links(parse) -> Links:
     """Of an Add that reads a[2,6] and b[6,6]."""
     model = parse("g (float[2,6] a, float[6,n] b) => (float[2,6] y) { y = Add(a, b) }")
-    return Links(model.graph.nodes[0], infer_shapes(model), model, Ledger())
+    return Links(model.graph.nodes[0], infer_shapes(model), model, Ledger(), outputs=set())
 
 
 def test_what_lies_between_two_layers_may_go(parse) -> None:
@@ -88,7 +88,7 @@ def test_an_unknown_shape_freezes_its_neighbours(parse) -> None:
     assert (place, None, "Relu 's': the shape of 's' is unknown") in ledger.kept
 
 
-def test_branches_that_read_a_tensor_from_outside_follow_their_own_rules(parse, halve) -> None:
+def test_branches_that_read_a_tensor_from_outside_follow_their_own_rules(parse, thin_sizes) -> None:
     model = parse(
         "g (float[2,4] x, bool c) => (float[2,3] y) { h = MatMul(x, w) y = If (c) "
         "<then_branch = t () => (float[2,3] a) { r = Relu(h) a = MatMul(r, v1) }, "
@@ -97,7 +97,7 @@ def test_branches_that_read_a_tensor_from_outside_follow_their_own_rules(parse, 
         v1=f32(6, 3),
         v2=f32(6, 3),
     )
-    assert halve(model, x=f32(2, 4), c=np.array(True)) == {"w": 6}
+    assert thin_sizes(model, x=f32(2, 4), c=np.array(True)) == {"w": 6}
     assert {t.name: t.shape for t in model.constants()} == {"w": (4, 3), "v1": (3, 3), "v2": (3, 3)}
 
 
@@ -124,7 +124,7 @@ def test_a_clone_gives_equal_names_in_equal_order(parse) -> None:
 
 def test_a_tensor_that_is_read_twice_must_be_mentioned_twice(parse) -> None:
     model = parse("g (float[2,6] a) => (float[2,6] y) { y = Add(a, a) }")
-    links = Links(model.graph.nodes[0], infer_shapes(model), model, Ledger())
+    links = Links(model.graph.nodes[0], infer_shapes(model), model, Ledger(), outputs=set())
     a, y = links.node.inputs[0], links.node.outputs[0]
     for axis in (0, 0, 1):
         links.tie((a, axis), (y, axis))
@@ -145,12 +145,42 @@ def test_a_tie_with_a_size_that_is_not_fixed_freezes_the_other(links: Links) -> 
     assert [reason for _, _, reason in links._ledger.kept] == ["the size of axis 1 of 'b' is not fixed"]
 
 
-def test_ties_need_equally_many_elements_and_labels_one_for_each(links: Links) -> None:
+@pytest.mark.parametrize(
+    ("at", "to", "reason"),
+    [
+        ([0, 1], [0, 1, 2], "Add 'y' pairs 2 with 3 elements, which it should not"),
+        ([5, 6], [0, 1], "Add 'y' reaches beyond the 6 elements of axis 1 of 'a'"),
+        ([0, 1], [-1, 0], "Add 'y' reaches beyond the 6 elements of axis 0 of 'b'"),
+    ],
+)
+def test_ties_of_elements_that_do_not_pair_freeze_both(links: Links, at: list, to: list, reason: str) -> None:
     a, b = links.node.inputs
-    with pytest.raises(ValueError, match="2 elements cannot be tied with 3"):
-        links.tie((a, 1), (b, 0), at=np.arange(2), to=np.arange(3))
-    with pytest.raises(ValueError, match="2 labels for 6 elements"):
-        links.unite((a, 1), np.arange(2))
+    links.tie((a, 1), (b, 0), at=np.array(at), to=np.array(to))
+    assert [(links._ledger.places[number], part, why) for number, part, why in links._ledger.kept] == [
+        ((a, 1), None, reason),
+        ((b, 0), None, reason),
+    ]
+    assert not links._ledger.parts
+
+
+def test_elements_that_are_not_there_freeze_the_whole_axis(links: Links) -> None:
+    a, _ = links.node.inputs
+    links.keep((a, 1), "why", at=np.array([2, 6]))
+    assert [(at, reason) for _, at, reason in links._ledger.kept] == [(None, "why")]
+
+
+def test_labels_are_one_for_each_element(links: Links) -> None:
+    with pytest.raises(Contradiction, match="it sorts 6 elements as though they were 2"):
+        links.unite((links.node.inputs[0], 1), np.arange(2))
+
+
+def test_a_tensor_has_no_axis_beyond_its_rank(links: Links) -> None:
+    a, b = links.node.inputs
+    for axis in (2, -3):
+        with pytest.raises(Contradiction, match=f"'a' has 2 axes, so none of number {axis}"):
+            links.tie((a, axis), (b, 0))
+        with pytest.raises(Contradiction, match="'a' has 2 axes"):
+            links.size(a, axis)
 
 
 def test_what_a_rule_does_not_mention_is_frozen(links: Links) -> None:

@@ -63,7 +63,7 @@ def test_units_that_touch_other_axes_are_groups_of_their_own(parse, remove_exact
     remove_exactly(model, {left: np.array([2]), right: np.array([0, 1, 2])}, x=f32(2, 4))
 
 
-def test_a_channel_that_is_flattened_takes_all_its_pixels_along(parse, halve) -> None:
+def test_a_channel_that_is_flattened_takes_all_its_pixels_along(parse, thin_sizes) -> None:
     model = parse(
         "g (float[1,3,2,2] x) => (float[1,5] y) { h = Conv(x, w) f = Flatten(h) y = Gemm(f, last) }",
         w=f32(6, 3, 1, 1),
@@ -72,7 +72,7 @@ def test_a_channel_that_is_flattened_takes_all_its_pixels_along(parse, halve) ->
     (group,) = free(model)
     member = next(m for m in group.members if m.role == "in")
     assert member.indices.tolist() == np.arange(24).reshape(6, 4).tolist()
-    assert halve(model, x=f32(1, 3, 2, 2)) == {"w": 6}
+    assert thin_sizes(model, x=f32(1, 3, 2, 2)) == {"w": 6}
 
 
 @pytest.mark.parametrize(("halves", "kind"), [("a, b = Split<axis=-1>(h, sizes) r = Mul(a, b)", "neurons")])
@@ -100,7 +100,7 @@ def test_neighbouring_features_that_go_together_are_heads(parse) -> None:
     assert (group.kind, group.size) == ("heads", 3)
 
 
-def test_tells_where_two_activations_are_summed_over_the_units(parse, halve) -> None:
+def test_tells_where_two_activations_are_summed_over_the_units(parse, thin_sizes) -> None:
     model = parse(
         "g (float[2,5,4] x) => (float[2,5,3] y) { q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) "
         "t = Transpose<perm=[0,2,1]>(k) s = MatMul(q, t) p = Softmax<axis=2>(s) c = MatMul(p, v) y = MatMul(c, last) }",
@@ -110,10 +110,10 @@ def test_tells_where_two_activations_are_summed_over_the_units(parse, halve) -> 
         last=f32(6, 3),
     )
     assert {group.name: group.multiplied for group in free(model)} == {"wq": True, "wv": False}
-    assert halve(model, x=f32(2, 5, 4)) == {"wq": 6, "wv": 6}
+    assert thin_sizes(model, x=f32(2, 5, 4)) == {"wq": 6, "wv": 6}
 
 
-def test_a_shared_weight_is_one_member(parse, halve) -> None:
+def test_a_shared_weight_is_one_member(parse, thin_sizes) -> None:
     model = parse(
         "g (float[2,4] x) => (float[2,3] y) "
         "{ a = MatMul(x, w) r = Relu(a) b = MatMul(r, mid) s = Relu(b) c = MatMul(s, mid) y = MatMul(c, last) }",
@@ -123,10 +123,10 @@ def test_a_shared_weight_is_one_member(parse, halve) -> None:
     )
     (group,) = free(model)
     assert roles(group) == [("w", 1, "out"), ("mid", 0, "in"), ("mid", 1, "out"), ("last", 0, "in")]
-    assert halve(model, x=f32(2, 4)) == {"w": 6}
+    assert thin_sizes(model, x=f32(2, 4)) == {"w": 6}
 
 
-def test_an_embedding_loses_features_but_no_rows(parse, halve) -> None:
+def test_an_embedding_loses_features_but_no_rows(parse, thin_sizes) -> None:
     model = parse(
         "g (int64[2,5] x) => (float[2,5,3] y) { h = Gather(w, x) y = MatMul(h, last) }", w=f32(9, 6), last=f32(6, 3)
     )
@@ -136,16 +136,16 @@ def test_an_embedding_loses_features_but_no_rows(parse, halve) -> None:
         ("w:0", 9, False),
         ("w", 6, True),
     ]
-    assert halve(model, x=np.arange(10).reshape(2, 5) % 9) == {"w": 6}
+    assert thin_sizes(model, x=np.arange(10).reshape(2, 5) % 9) == {"w": 6}
 
 
-def test_a_table_read_both_ways_keeps_its_rows_where_they_come_out(parse, halve) -> None:
+def test_a_table_read_both_ways_keeps_its_rows_where_they_come_out(parse, thin_sizes) -> None:
     model = parse(
         "g (int64[2,5] x) => (float[2,5,9] y) "
         "{ h = Gather(w, x) r = Relu(h) t = Transpose<perm=[1,0]>(w) y = MatMul(r, t) }",
         w=f32(9, 6),
     )
-    assert halve(model, x=np.arange(10).reshape(2, 5) % 9) == {"w": 6}
+    assert thin_sizes(model, x=np.arange(10).reshape(2, 5) % 9) == {"w": 6}
 
 
 def test_a_single_unit_stays(parse) -> None:
@@ -155,7 +155,7 @@ def test_a_single_unit_stays(parse) -> None:
     assert find_couplings(model).by_name("w").frozen == "it is a single unit: nothing would be left"
 
 
-def test_some_frozen_elements_leave_the_others_free(parse, halve) -> None:
+def test_some_frozen_elements_leave_the_others_free(parse, thin_sizes) -> None:
     model = parse(
         "g (float[2,4] x) => (float[2,3] y, float[2,2] z) "
         "{ h = MatMul(x, w) z, q = Split<axis=1>(h, sizes) y = MatMul(h, last) }",
@@ -165,10 +165,10 @@ def test_some_frozen_elements_leave_the_others_free(parse, halve) -> None:
     )
     sizes = {(g.size, g.frozen) for g in find_couplings(model).groups if g.name.startswith("w")}
     assert sizes == {(2, "'z' is an output of the model"), (5, None)}
-    halve(model, x=f32(2, 4))
+    thin_sizes(model, x=f32(2, 4))
 
 
-def test_an_element_that_is_picked_by_number_stays_alone(parse, halve) -> None:
+def test_an_element_that_is_picked_by_number_stays_alone(parse, thin_sizes) -> None:
     model = parse(
         "g (float[2,4] x) => (float[2,3] y, float[2] z) "
         "{ h = MatMul(x, w) z = Gather<axis=1>(h, two) y = MatMul(h, last) }",
@@ -179,10 +179,10 @@ def test_an_element_that_is_picked_by_number_stays_alone(parse, halve) -> None:
     one, others = [group for group in find_couplings(model).groups if group.name.startswith("w")][::-1]
     assert (one.members[0].indices.tolist(), others.size) == ([[2]], 6)
     assert ("picks one" in str(one.frozen), others.frozen) == (True, None)
-    halve(model, x=f32(2, 4))
+    thin_sizes(model, x=f32(2, 4))
 
 
-def test_units_that_are_repeated_are_not_like_those_that_are_not(parse, halve) -> None:
+def test_units_that_are_repeated_are_not_like_those_that_are_not(parse, thin_sizes) -> None:
     model = parse(
         "g (float[2,4] x) => (float[2,3] y) { h = MatMul(x, w) r = Gather<axis=1>(h, rows) y = MatMul(r, last) }",
         w=f32(4, 6),
@@ -194,17 +194,17 @@ def test_units_that_are_repeated_are_not_like_those_that_are_not(parse, halve) -
         member.indices.tolist() for g in free(model) for member in g.members if member.tensor.name == "last"
     )
     assert touched == [[[0, 2], [1, 4]], [[3], [5]]]
-    assert sorted(halve(model, x=f32(2, 4)).values()) == [2, 2, 2]
+    assert sorted(thin_sizes(model, x=f32(2, 4)).values()) == [2, 2, 2]
 
 
-def test_elements_that_are_put_around_others_leave_those_free(parse, halve) -> None:
+def test_elements_that_are_put_around_others_leave_those_free(parse, thin_sizes) -> None:
     model = parse(
         "g (float[2,4] x) => (float[2,3] y) { h = MatMul(x, w) r = Pad(h, widths) y = MatMul(r, last) }",
         w=f32(4, 6),
         widths=np.array([0, 1, 0, 2]),
         last=f32(9, 3),
     )
-    assert halve(model, x=f32(2, 4)) == {"w": 6}
+    assert thin_sizes(model, x=f32(2, 4)) == {"w": 6}
     assert next(t.shape for t in model.constants() if t.name == "last") == (6, 3)
 
 

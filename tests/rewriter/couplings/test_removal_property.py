@@ -279,5 +279,5 @@ def test_removing_what_is_zero_changes_no_output(random_graph, layers, remove_ex
         model = g.model()
         chosen = choose_units(model, g.random)
         before = count_weights(model)
-        remove_exactly(model, chosen, **g.feed)
+        remove_exactly(model, chosen, wholly=True, **g.feed)
         assert not chosen or count_weights(model) < before, seed

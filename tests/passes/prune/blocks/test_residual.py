@@ -3,7 +3,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnxpress.passes.prune.blocks.residual import find_branches, remove_branch
+from onnxpress.passes.prune.blocks.branch import remove_branch
+from onnxpress.passes.prune.blocks.residual import find_branches
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.shapes import infer_shapes
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxpress.rewriter.sites import find_sites
 
@@ -51,6 +51,40 @@ def images(build, random):
 
 
 @pytest.fixture
+def branched(build, random):
+    """A branch of two layers, and two more behind it."""
+    shapes = {"a": (6, 16), "b": (16, 6), "c": (6, 16), "d": (16, 6)}
+    weights = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    stored = [numpy_helper.from_array(weights[name], name) for name in "ab"]
+    ends = [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)]
+    layers = [
+        helper.make_node("MatMul", ["x", "a"], ["p"], name="in"),
+        helper.make_node("Tanh", ["p"], ["q"]),
+        helper.make_node("MatMul", ["q", "b"], ["t"], name="out"),
+    ]
+    yes = helper.make_graph(layers, "yes", [], ends, stored)
+    no = helper.make_graph([helper.make_node("Identity", ["x"], ["t"])], "no", [], ends)
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["which"]),
+        helper.make_node("If", ["which"], ["u"], then_branch=yes, else_branch=no),
+    ]
+    behind = [
+        helper.make_node("MatMul", ["u", "c"], ["v"], name="wide"),
+        helper.make_node("Tanh", ["v"], ["w"]),
+        helper.make_node("MatMul", ["w", "d"], ["y"], name="narrow"),
+    ]
+    zero = {"zero": np.float32(0)}
+
+    def of(*, more):
+        if more:
+            return build([*nodes, *behind], zero | {name: weights[name] for name in "cd"}, x=("n", 6))
+        return build([*nodes, helper.make_node("Neg", ["u"], ["y"])], zero, x=("n", 6))
+
+    return of
+
+
+@pytest.fixture
 def rows(bench, random):
     """A workbench whose samples lie near a few directions, so that units can stand in for one another."""
 
@@ -90,7 +124,7 @@ def removed():
     """Units that are gone, by group of a report."""
 
     def of(report):
-        return {c.site: int(c.action.split()[0]) for c in report.changes if c.action.endswith(" removed")}
+        return {c.site: int(c.action.split()[0]) for c in report.changes if " removed" in c.action}
 
     return of
 

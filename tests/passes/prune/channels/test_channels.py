@@ -4,17 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.pipeline import Pipeline
-from onnxpress.passes.prune.amounts import Limits
 from onnxpress.passes.prune.channels.channels import PruneChannels
-from onnxpress.passes.prune.channels.plan import Criterion, judge
 from onnxpress.passes.prune.channels.ranking import DATA_FREE, IMPORTANCES
-from onnxpress.passes.prune.trials import Trials
-from onnxpress.rewriter.couplings import find_couplings
-from onnxpress.rewriter.errors import ConfigError, FeedError
+from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.sites import find_sites
 
 FREE = {"round_to": 1, "max_pruning_ratio": 0.9}
@@ -130,7 +126,7 @@ def test_warns_of_a_glob_that_names_nothing(chain):
 def test_every_group_is_in_the_report_once(chain, rows, with_samples):
     model = chain()
     result = PruneChannels(pruning_ratio=0.25, **FREE)(model, rows(model) if with_samples else None)
-    groups = [c.site for c in result.report.changes if c.action.endswith("removed")]
+    groups = [c.site for c in result.report.changes if " removed" in c.action]
     groups += [skip.site for skip in result.report.skips if "refitted" not in skip.reason]
     assert set(groups) == {"first", "second", "last", "x:1"}
     assert max(Counter(groups).values()) == 1
@@ -183,51 +179,6 @@ def test_samples_that_overflow_still_leave_a_model(chain, bench, run, removed):
     assert run(result.model, np.zeros((2, 6), np.float32))[0].shape == (2, 3)
 
 
-def test_a_group_whose_trial_finds_no_inverse_counts_like_the_others(chain, rows, monkeypatch, removed):
-    def fail(self, altered):
-        raise ValueError("the second moments have no inverse")
-
-    monkeypatch.setattr(Trials, "noise", fail)
-    model = chain()
-    report = PruneChannels(pruning_ratio=0.25, **FREE)(model, rows(model)).report
-    assert removed(report)
-    assert {curve.where for curve in report.curves} == {"layer"}
-
-
-@pytest.fixture
-def branched(build, random):
-    """A branch of two layers, and two more behind it."""
-    shapes = {"a": (6, 16), "b": (16, 6), "c": (6, 16), "d": (16, 6)}
-    weights = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    stored = [numpy_helper.from_array(weights[name], name) for name in "ab"]
-    ends = [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)]
-    layers = [
-        helper.make_node("MatMul", ["x", "a"], ["p"], name="in"),
-        helper.make_node("Tanh", ["p"], ["q"]),
-        helper.make_node("MatMul", ["q", "b"], ["t"], name="out"),
-    ]
-    yes = helper.make_graph(layers, "yes", [], ends, stored)
-    no = helper.make_graph([helper.make_node("Identity", ["x"], ["t"])], "no", [], ends)
-    nodes = [
-        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
-        helper.make_node("Greater", ["sum", "zero"], ["which"]),
-        helper.make_node("If", ["which"], ["u"], then_branch=yes, else_branch=no),
-    ]
-    behind = [
-        helper.make_node("MatMul", ["u", "c"], ["v"], name="wide"),
-        helper.make_node("Tanh", ["v"], ["w"]),
-        helper.make_node("MatMul", ["w", "d"], ["y"], name="narrow"),
-    ]
-    zero = {"zero": np.float32(0)}
-
-    def of(*, more):
-        if more:
-            return build([*nodes, *behind], zero | {name: weights[name] for name in "cd"}, x=("n", 6))
-        return build([*nodes, helper.make_node("Neg", ["u"], ["y"])], zero, x=("n", 6))
-
-    return of
-
-
 def test_works_inside_a_branch(branched, rows, run, removed):
     model = branched(more=False)
     result = PruneChannels(pruning_ratio=0.25, **FREE)(model, rows(model))
@@ -247,15 +198,6 @@ def test_layers_behind_a_branch_are_refitted(branched, rows, removed):
     assert told == {"out", "wide", "narrow"}
 
 
-def test_scores_of_what_nobody_observed_are_errors_like_the_others(branched, rows):
-    model = branched(more=True)
-    group = find_couplings(model).by_name("in")
-    criterion = Criterion(importance="output", limits=Limits(), ratio=0.25, refitted=True, trials=False)
-    (candidate,) = judge(model, [group], criterion, rows(model))
-    assert not candidate.ranking.observed
-    np.testing.assert_allclose(candidate.ranking.scores, np.diff(candidate.ranking.errors), rtol=1e-12, atol=0)
-
-
 def test_a_model_without_weights_is_left_alone(build, bench):
     model = build([helper.make_node("Relu", ["x"], ["y"])], {}, x=("n", 3))
     report = PruneChannels(pruning_ratio=0.25)(model, bench(model, np.ones((2, 3), np.float32))).report
@@ -266,56 +208,3 @@ def test_runs_in_a_pipeline(chain, rows):
     model = chain()
     result = Pipeline([PruneChannels(pruning_ratio=0.25)])(model, rows(model))
     assert sum(site.nbytes for site in find_sites(result.model)) < sum(site.nbytes for site in find_sites(model))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "give exactly one of pruning_ratio, count; got none"),
-        (
-            {"pruning_ratio": 0.5, "count": 1},
-            "give exactly one of pruning_ratio, count; got pruning_ratio 0.5 and count 1",
-        ),
-        ({"pruning_ratio": 0.0}, "pruning_ratio must lie in (0, 1), got 0.0"),
-        ({"pruning_ratio": 1}, "pruning_ratio must lie in (0, 1), got 1"),
-        ({"pruning_ratio": True}, "pruning_ratio must lie in (0, 1), got True"),
-        ({"pruning_ratio": 0.5, "max_pruning_ratio": 1.0}, "max_pruning_ratio must lie in (0, 1), got 1.0"),
-        ({"pruning_ratio": 0.8, "max_pruning_ratio": 0.75}, "pruning_ratio must be at most max_pruning_ratio 0.75"),
-        ({"count": 0}, "count must be a whole number of at least 1, got 0"),
-        ({"count": 1, "round_to": 0}, "round_to must be a whole number of at least 1, got 0"),
-        ({"count": 1, "min_kept": 0}, "min_kept must be a whole number of at least 1, got 0"),
-        ({"count": 1, "target": "flops"}, "count 1 is taken from each group"),
-        ({"count": 1, "global_pruning": True}, "count 1 is taken from each group"),
-        ({"count": 1, "allocation": "uniform"}, "count 1 is taken from each group"),
-        ({"pruning_ratio": 0.5, "target": "bytes"}, "target must be units or parameters or flops, got 'bytes'"),
-        ({"pruning_ratio": 0.5, "importance": "l3"}, "importance must be l1 or l2"),
-        ({"pruning_ratio": 0.5, "allocation": "even"}, "allocation must be error or uniform or global, got 'even'"),
-        ({"pruning_ratio": 0.5, "global_pruning": True, "allocation": "error"}, "allocation must be left out"),
-        ({"pruning_ratio": 0.5, "global_pruning": None}, "global_pruning must be true or false, got None"),
-        ({"pruning_ratio": 0.5, "reconstruct": "yes"}, "reconstruct must be true or false, got 'yes'"),
-        ({"pruning_ratio": 0.5, "sensitivity": 1}, "sensitivity must be true or false, got 1"),
-        ({"pruning_ratio": 0.5, "kinds": "heads"}, "kinds must be a list of globs, got 'heads'"),
-        ({"pruning_ratio": 0.5, "kinds": []}, "kinds must hold some of channels, neurons, heads, hidden, got ()"),
-        ({"pruning_ratio": 0.5, "kinds": ["rows"]}, "kinds must hold some of channels, neurons, heads, hidden"),
-        ({"pruning_ratio": 0.5, "ignored_layers": "last"}, "ignored_layers must be a list of globs, got 'last'"),
-    ],
-)
-def test_refuses_bad_options(options, message):
-    with pytest.raises(ConfigError) as caught:
-        PruneChannels(**options)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        *(({"importance": each}, f"importance '{each}'") for each in IMPORTANCES if each not in DATA_FREE),
-        ({"reconstruct": True}, "reconstruct refits layers on samples"),
-        ({"allocation": "error"}, "allocation 'error' tries samples"),
-    ],
-)
-def test_asks_for_samples_where_options_need_them(chain, options, message):
-    with pytest.raises(FeedError) as caught:
-        PruneChannels(pruning_ratio=0.25, **options)(chain())
-    assert message in str(caught.value)
-    assert "--data" in str(caught.value)

@@ -7,7 +7,8 @@ from onnx import helper
 from onnxpress.passes.prune.channels.channels import PruneChannels
 from onnxpress.passes.prune.channels.consumers import consumers_of, watch
 from onnxpress.passes.prune.channels.hidden import made_up
-from onnxpress.passes.prune.removal import remove
+from onnxpress.passes.prune.removal import MadeUp, refit_behind, remove
+from onnxpress.passes.report import Report
 from onnxpress.rewriter.couplings import find_couplings
 from onnxpress.rewriter.sites import find_sites
 
@@ -43,7 +44,8 @@ def test_a_twin_takes_over_what_the_state_of_the_other_gave(twins, bench, random
     samples = bench(model, *random.standard_normal((4, 6, 5, 5)).astype(np.float32))
     gone = np.array([7])
     made = made_up(model, {hidden(model): gone}, samples)
-    (weight,) = made.values()
+    (weight,) = made.weights.values()
+    assert not made.refused
     old = next(site.array() for site in find_sites(model) if site.shape == weight.shape)
     assert weight.dtype == np.float32
     assert not weight[..., 7].any()
@@ -57,7 +59,7 @@ def test_the_model_stays_closer_to_itself(twins, bench, random, run):
     samples = bench(model, *random.standard_normal((4, 6, 5, 5)).astype(np.float32))
     unseen = random.standard_normal((6, 9, 5)).astype(np.float32)
     wanted, errors = run(model, unseen)[0], []
-    for made in ({}, None):
+    for made in (MadeUp(), None):
         pruned = model.clone()
         weight = next(site.weight for site in find_sites(pruned) if site.name == "last")
         array = pruned.array(weight).copy()
@@ -78,6 +80,31 @@ def test_the_pass_reports_the_recurrent_weight_as_refitted(twins, bench, random)
     assert not [skip for skip in report.skips if skip.site == "recurrent:r"]
 
 
+def test_states_that_are_no_numbers_are_a_reason_in_the_report(twins, bench, random):
+    model, report = twins("RNN"), Report("prune")
+    site = next(site for site in find_sites(model) if site.name == "recurrent:w")
+    model.replace_weight(site.weight, site.array() * np.float32(np.nan))
+    samples = bench(model, *random.standard_normal((2, 6, 5, 5)).astype(np.float32))
+    units = {hidden(model): np.array([7])}
+    made = made_up(model, units, samples)
+    assert not made.weights
+    refit_behind(model, remove(model, units, made_up=made)[0], samples, report)
+    assert [skip.reason for skip in report.skips if skip.site == "recurrent:r"] == [
+        "is not refitted: the samples show no state of it without NaN or infinities"
+    ]
+
+
+def test_a_weight_that_its_type_cannot_hold_is_refused(twins, bench, random):
+    model = twins("RNN")
+    site = next(site for site in find_sites(model) if site.name == "recurrent:r")
+    large = site.array().copy()
+    large[0, 1, [0, 7]] = 3e38  # together more than float32 holds
+    model.replace_weight(site.weight, large)
+    samples = bench(model, *random.standard_normal((4, 6, 5, 5)).astype(np.float32))
+    made = made_up(model, {hidden(model): np.array([7])}, samples)
+    assert made == MadeUp(refused={"recurrent:r": "the new weight does not fit into float32"})
+
+
 def test_states_that_nobody_sees_leave_the_weight(build, bench, random):
     weights = {"w": random.standard_normal((1, 8, 5)), "r": random.standard_normal((1, 8, 8))}
     weights |= {"c": random.standard_normal((8, 3))}
@@ -87,7 +114,7 @@ def test_states_that_nobody_sees_leave_the_weight(build, bench, random):
     ]
     model = build(nodes, {name: each.astype(np.float32) for name, each in weights.items()}, x=("steps", "n", 5))
     samples = bench(model, random.standard_normal((6, 5, 5)).astype(np.float32))
-    assert made_up(model, {hidden(model): np.array([2])}, samples) == {}
+    assert made_up(model, {hidden(model): np.array([2])}, samples) == MadeUp()
 
 
 def test_of_a_stream_that_many_read_some_stand_for_all(build, bench, random, monkeypatch):

@@ -11,6 +11,7 @@ from onnxpress.passes.prune.channels.ranking import (
     ranked_by_scores,
     weight_scores,
 )
+from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.couplings import find_couplings
 from onnxpress.rewriter.sites import find_sites
 
@@ -97,5 +98,5 @@ def test_a_given_order_is_kept_and_its_cost_measured(pair, bench, random):
 
 def test_tells_that_there_is_nothing_to_see(pair, bench):
     one = watched(pair, bench(pair, np.zeros((4, 2), np.float32)))
-    with pytest.raises(ValueError, match="no layer reads the units"):
+    with pytest.raises(RefusalError, match="nothing but zeros"):
         ranked_by_samples(one, "output", None, most=3, refitted=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from onnxpress.passes.prune.amounts import Amounts, Goal, Limits, elements, share_out
+from onnxpress.passes.prune.amounts import Amounts, Limits
 from onnxpress.passes.prune.channels.plan import Candidate
 from onnxpress.passes.prune.channels.ranking import Ranking
 from onnxpress.passes.prune.channels.sharing import shares
@@ -56,28 +56,6 @@ def shared(model, candidates):
     return of
 
 
-def test_what_is_kept_is_a_multiple(candidates):
-    group = candidates(1, 1)[0].group
-    assert (group.size, elements(group)) == (8, 1)
-    assert Limits(round_to=3).removable(group) == [0, 2, 5]
-    assert Limits(round_to=3, min_kept=4).removable(group) == [0, 2]
-    assert Limits(most=0.25).removable(group) == [0, 1, 2]
-    assert Limits(round_to=16).removable(group) == [0]
-    assert Limits().removable(group) == list(range(8))  # one stays
-
-
-def test_the_nearest_number_is_the_smaller_of_two(candidates):
-    group = candidates(1, 1)[0].group
-    assert [Limits(round_to=4).nearest(group, wanted) for wanted in (1.9, 2.0, 2.1, 9)] == [0, 0, 4, 4]
-
-
-def test_amounts_count_weights_between_two_groups_once(model, candidates):
-    amounts = Amounts(model, [each.group for each in candidates(1, 1)], {"first": 3.0, "second": 2.0, "last": 0.0})
-    assert amounts.units([2, 1]) == 3 / 12
-    np.testing.assert_allclose(amounts.parameters([2, 1]), 1 - (60 + 6 * 3 + 6) / 120, rtol=1e-12, atol=0)
-    np.testing.assert_allclose(amounts.flops([2, 1]), 1 - (60 * 3 + 18 * 2) / (80 * 3 + 32 * 2), rtol=1e-12, atol=0)
-
-
 @pytest.mark.parametrize("target", ["units", "parameters", "flops"])
 @pytest.mark.parametrize("allocation", ["error", "uniform", "global"])
 def test_the_target_is_reached_and_not_by_far(shared, target, allocation):
@@ -110,8 +88,3 @@ def test_a_group_that_was_not_tried_counts_like_the_usual_one(shared):
     mixed, _ = shared(1, 100, gains=(None, 0.001), target="parameters")
     assert mixed == shared(1, 100, gains=(0.001, 0.001), target="parameters")[0]
     assert mixed != shared(1, 100, gains=(1.0, 0.001), target="parameters")[0]
-
-
-def test_what_cannot_be_met_takes_all_that_may_go():
-    goal = Goal(lambda removed: sum(removed) / 10, 0.9)
-    assert share_out([(goal, 1.0)], [[0, 2], [0, 1, 3]], [lambda n: n, lambda n: n]) == [2, 3]

@@ -5,7 +5,7 @@ from onnx import helper
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.prune.merge.merge import MergeNeurons
-from onnxpress.rewriter.errors import ConfigError, FeedError
+from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
 
@@ -247,38 +247,6 @@ def test_merges_heads_only_if_asked_to(build, run, random):
     check_equal(run, model, merged, normal(random, 2, 5, 8))
 
 
-def test_finds_units_of_equal_values_whatever_their_weights(build, run, bench, random):
-    """Of inputs whose second half is the first, other weights give the same units."""
-    w = normal(random, 6, 8)
-    w[:, 1] = np.roll(w[:, 0], 3)
-    nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["h"], name="fc"),
-        helper.make_node("Relu", ["h"], ["g"]),
-        helper.make_node("MatMul", ["g", "v"], ["y"], name="last"),
-    ]
-    model = build(nodes, {"w": w, "v": normal(random, 8, 3)}, x=("n", 6))
-    x = np.tile(normal(random, 32, 3), 2)
-    result = MergeNeurons(count=1, by="activations")(model, bench(model, x[:16], x[16:]))
-    assert shapes(result.model) == {"fc": (6, 7), "last": (7, 3)}
-    check_equal(run, model, result.model, x)
-    assert MergeNeurons(max_error=1e-3)(model).report.changes == []
-
-
-def test_observes_channels_of_convolutions(build, run, bench, random):
-    w = normal(random, 6, 2, 1, 1)
-    w[4] = w[3, ::-1]
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["h"], name="first"),
-        helper.make_node("Sigmoid", ["h"], ["g"]),
-        helper.make_node("Conv", ["g", "v"], ["y"], name="last"),
-    ]
-    model = build(nodes, {"w": w, "v": normal(random, 3, 6, 3, 3)}, x=("n", 2, 5, 5))
-    x = np.repeat(normal(random, 2, 1, 5, 5), 2, axis=1)
-    result = MergeNeurons(count=1, by="activations")(model, bench(model, x))
-    assert shapes(result.model) == {"first": (5, 2, 1, 1), "last": (3, 5, 3, 3)}
-    check_equal(run, model, result.model, x)
-
-
 def test_refits_what_lies_behind(build, run, bench, random):
     model = mlp(build, random)
     x = normal(random, 256, 6)
@@ -315,27 +283,3 @@ def test_runs_in_a_pipeline(build, run, random):
     model = mlp(build, random)
     result = Pipeline([MergeNeurons(max_error=0.0)])(model)
     check_equal(run, model, result.model, normal(random, 4, 6))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "give exactly one of pruning_ratio, count, max_error; got none"),
-        ({"count": 1, "max_error": 0.1}, "give exactly one of pruning_ratio, count, max_error"),
-        ({"pruning_ratio": 1.0}, "pruning_ratio must lie in (0, 1), got 1.0"),
-        ({"pruning_ratio": True}, "pruning_ratio must lie in (0, 1), got True"),
-        ({"count": 0}, "count must be a whole number of at least 1, got 0"),
-        ({"max_error": -1}, "max_error must be a number of at least 0, got -1"),
-        ({"max_error": float("nan")}, "max_error must be a number of at least 0, got nan"),
-        ({"count": 1, "by": "size"}, "by must be weights or activations, got 'size'"),
-        ({"count": 1, "round_to": 0}, "round_to must be a whole number of at least 1, got 0"),
-        ({"count": 1, "min_kept": 0}, "min_kept must be a whole number of at least 1, got 0"),
-        ({"count": 1, "kinds": ("rows",)}, "kinds must be some of channels, neurons, hidden, heads, got ('rows',)"),
-        ({"count": 1, "reconstruct": 1}, "reconstruct must be true or false, got 1"),
-        ({"count": 1, "include": "fc"}, "include must be a list of globs, got 'fc'"),
-    ],
-)
-def test_refuses_bad_options(options, message):
-    with pytest.raises(ConfigError) as caught:
-        MergeNeurons(**options)
-    assert message in str(caught.value)

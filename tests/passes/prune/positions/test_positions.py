@@ -7,10 +7,10 @@ from onnx import helper
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.lattices import bounding
+from onnxpress.passes.pace import Pace
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.prune.positions import faster, rewriting
 from onnxpress.passes.prune.positions.positions import PrunePositions
-from onnxpress.passes.quantize.speed import Pace
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.sites import find_sites
 

@@ -187,16 +187,41 @@ def test_heads_of_the_fused_operator_go(microsoft, thin, draw, sizes):
     assert attrs.get("qkv_hidden_sizes", [2, 2, 2]) == [2, 2, 2]
 
 
-def test_heads_of_multi_head_attention_go(microsoft, thin, draw):
+APART = """k3 = Reshape (k, split) k4 = Transpose <perm = [0, 2, 1, 3]> (k3)
+    v3 = Reshape (v, split) v4 = Transpose <perm = [0, 2, 1, 3]> (v3)"""
+"""Keys and values with heads on an axis of their own."""
+
+
+@pytest.mark.parametrize("bias", ["", "b"])
+@pytest.mark.parametrize(("apart", "ends"), [("", "q, k, v"), (APART, "q, k4, v4")])
+def test_heads_of_multi_head_attention_go(microsoft, thin, draw, apart, ends, bias):
     model = microsoft(
         f"""g (float[N, 5, 4] x) => (float[N, 5, 4] y) {{
-            {PROJECTED} o = com.microsoft.MultiHeadAttention <num_heads = 3> (q, k, v, b, , mask) y = MatMul (o, u)
+            {PROJECTED} {apart}
+            o = com.microsoft.MultiHeadAttention <num_heads = 3> ({ends}, {bias}, , mask) y = MatMul (o, u)
         }}""",
         wq=draw(4, 6), wk=draw(4, 6), wv=draw(4, 6), b=draw(18), u=draw(6, 4), mask=draw(1, 3, 5, 5),
+        split=np.array([0, 0, 3, 2]),
     )  # fmt: skip
     group, rows = heads_of(thin(model, x=draw(2, 5, 4)))
     assert group.size == 3
-    assert rows["wq"] == rows["u"] == [[0, 1], [2, 3], [4, 5]]
+    assert rows["wq"] == rows["wk"] == rows["wv"] == rows["u"] == [[0, 1], [2, 3], [4, 5]]
+    found = [member.indices.tolist() for member in group.members if member.tensor.name == "b"]
+    assert found == ([TOGETHER] if bias else [])
+
+
+@pytest.mark.parametrize(
+    "shape", ["float[1, 3, T, D] k, float[1, 3, T, D] v", "float[1, 2, T, 2] k, float[1, 2, T, 2] v"]
+)
+def test_a_bias_of_heads_that_cannot_be_counted_freezes(microsoft, groups, draw, shape):
+    model = microsoft(
+        f"""g (float[1, 5, 4] x, {shape}) => (float[1, 5, 4] y) {{
+            q = MatMul (x, w) o = com.microsoft.MultiHeadAttention <num_heads = 3> (q, k, v, b) y = MatMul (o, u)
+        }}""",
+        w=draw(4, 6), b=draw(18), u=draw(6, 4),
+    )  # fmt: skip
+    model.graph.nodes[1].outputs[0].shape = [1, 5, 6]
+    assert any("its heads cannot be counted" in (group.frozen or "") for group in groups(model).values())
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -53,7 +53,7 @@ C = {"scale": f32(8), "shift": f32(8), "mean": f32(8), "divisor": abs(f32(8)) + 
         ),
     ],
 )
-def test_leaves_channels_free_that_it_does_not_mix(parse, halve, body: str, opset: int, units: int) -> None:
+def test_leaves_channels_free_that_it_does_not_mix(parse, thin_sizes, body: str, opset: int, units: int) -> None:
     more = {
         "two": np.array(2),
         "axes": np.array([2, 3]),
@@ -62,21 +62,21 @@ def test_leaves_channels_free_that_it_does_not_mix(parse, halve, body: str, opse
         "lengths": np.array([5, 2]),
     }
     model = between(parse, body, opset=opset, **C, **more)
-    assert halve(model, **X) == {"w": units}
+    assert thin_sizes(model, **X) == {"w": units}
 
 
 @pytest.mark.parametrize("keep", [0, 1])
-def test_what_stands_behind_a_reduced_axis_is_tied(parse, halve, keep: int) -> None:
+def test_what_stands_behind_a_reduced_axis_is_tied(parse, thin_sizes, keep: int) -> None:
     model = parse(
         f"g (float[2,5,4] x) => (float[{'2,1,3' if keep else '2,3'}] y) "
         f"{{ h = MatMul(x, w) m = ReduceMean<axes=[1], keepdims={keep}>(h) y = MatMul(m, last) }}",
         w=f32(4, 6),
         last=f32(6, 3),
     )
-    assert halve(model, x=f32(2, 5, 4)) == {"w": 6}
+    assert thin_sizes(model, x=f32(2, 5, 4)) == {"w": 6}
 
 
-def test_groups_may_share_a_scale(parse, halve) -> None:
+def test_groups_may_share_a_scale(parse, thin_sizes) -> None:
     model = between(
         parse,
         "r = GroupNormalization<num_groups=4, epsilon=0.1>(h, scale, shift)",
@@ -84,7 +84,7 @@ def test_groups_may_share_a_scale(parse, halve) -> None:
         scale=f32(4),
         shift=f32(4),
     )
-    assert halve(model, **X) == {"w": 4}
+    assert thin_sizes(model, **X) == {"w": 4}
     norm = next(node for node in model.graph.nodes if node.op == "GroupNormalization")
     assert (norm.attrs["num_groups"], norm.inputs[1].shape) == (2, (2,))
 

@@ -37,11 +37,11 @@ X = {"x": f32(1, 4, 6, 6)}
         "r = RoiAlign<output_height=2, output_width=2>(h, corners, samples)",
     ],
 )
-def test_pools_each_channel_by_itself(parse, halve, body: str) -> None:
+def test_pools_each_channel_by_itself(parse, thin_sizes, body: str) -> None:
     corners = np.array([[0, 0, 4, 4], [1, 1, 5, 5]], np.float32)
     regions = np.concatenate([np.zeros((2, 1), np.float32), corners], axis=1)
     model = between(parse, body, corners=corners, regions=regions, samples=np.zeros(2, np.int64), grid=f32(1, 2, 3, 2))
-    assert halve(model, **X) == {"w": 6}
+    assert thin_sizes(model, **X) == {"w": 6}
 
 
 def test_positions_of_maxima_that_somebody_reads_freeze(parse) -> None:

@@ -84,6 +84,36 @@ def test_scaled_channels_stay(parse, groups, draw):
     assert all(group.frozen for group in groups(model).values())
 
 
+@pytest.mark.parametrize("axis", [1, -2])
+def test_channels_that_are_scaled_to_as_many_stay(parse, groups, draw, axis):
+    model = parse(
+        f"g (float[2, 3, 4] x) => (float[2, 5, 4] y) "
+        f"{{ c = Conv (x, w) p = Resize <axes = [{axis}]> (c, , scale) y = Conv (p, v) }}",
+        opset=18,
+        w=draw(6, 3, 1),
+        v=draw(5, 6, 1),
+        scale=np.array([1.1], np.float32),
+    )
+    reasons = {group.frozen for group in groups(model).values()}
+    assert "Resize 'p' scales axis 1 of 'c'" in reasons
+
+
+@pytest.mark.parametrize(
+    ("opset", "attribute"),
+    [(13, 'coordinate_transformation_mode = "tf_crop_and_resize"'), (18, 'keep_aspect_ratio_policy = "not_larger"')],
+)
+def test_cropping_and_ratios_freeze(parse, groups, draw, opset, attribute):
+    model = parse(
+        "g (float[2, 3, 4] x) => (float[2, 5, 4] y) "
+        f"{{ c = Conv (x, w) p = Resize <{attribute}> (c, , , sizes) y = Conv (p, v) }}",
+        opset=opset,
+        w=draw(6, 3, 1),
+        v=draw(5, 6, 1),
+        sizes=np.array([2, 6, 4]),
+    )
+    assert any("it crops, or keeps the ratio" in (group.frozen or "") for group in groups(model).values())
+
+
 @pytest.mark.parametrize(("mode", "expected"), [("DCR", [0, 2, 4, 6]), ("CRD", [0, 1, 2, 3])])
 def test_channels_that_become_pixels_go_in_whole_blocks(parse, thin, draw, mode, expected):
     model = parse(

@@ -1,11 +1,10 @@
-"""Codes are kept where they are measured to be faster than float, on samples, on this machine."""
+"""How fast a changed model is beside the one it came from: timed in turns, on samples, on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +13,6 @@ import numpy as np
 from onnxpress.calibration.session import Runner
 from onnxpress.calibration.timing import in_turns
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.quantize.trial import checked
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 
@@ -42,18 +40,22 @@ class Pace:
         """Whether it is no faster: not even the median round is."""
         return not self.speedup > 1
 
-    def describe(self) -> str:
-        """The figures, in a few words."""
+    def describe(self, other: str) -> str:
+        """The figures, in a few words.
+
+        Args:
+            other: what the model was timed beside, to stand behind "as fast as": `in float`, `before`.
+        """
         low, high = self.quartiles
-        return f"{self.speedup:.2f} times as fast as in float (middle half of rounds {low:.2f} to {high:.2f})"
+        return f"{self.speedup:.2f} times as fast as {other} (middle half of rounds {low:.2f} to {high:.2f})"
 
 
 def pace(reference: Model, models: Sequence[Model], bench: Workbench, *, seconds: float = 2.0) -> list[Pace]:
-    """Time models beside one in float, in turns, on a few samples; of several providers the slowest counts.
+    """Time models beside another, in turns, on a few samples; of several providers the slowest counts.
 
     Args:
-        reference: in float.
-        models: what is compared with it.
+        reference: what they are compared with.
+        models: that are to be faster.
         bench: brings samples, providers and threads.
         seconds: after which no new round starts, for each provider and model.
 
@@ -62,7 +64,7 @@ def pace(reference: Model, models: Sequence[Model], bench: Workbench, *, seconds
     """
     if bench.feed is None:
         raise FeedError("speed is measured on samples; give some with --data")
-    batches = list(islice(checked(bench.feed), BATCHES))
+    batches = list(bench.feed.spread(BATCHES))
     with TemporaryDirectory(prefix="onnxpress-") as folder:
         paths = [Path(folder) / str(index) / "model.onnx" for index in range(len(models) + 1)]
         for path, model in zip(paths, (reference, *models), strict=True):

@@ -3,9 +3,9 @@ import pytest
 from onnx import helper
 
 from onnxpress.calibration.feeds import open_feed
+from onnxpress.passes import pace as timed
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.quantize import speed
-from onnxpress.passes.quantize.speed import BATCHES, Pace, pace
+from onnxpress.passes.pace import BATCHES, Pace, pace
 from onnxpress.rewriter.errors import FeedError
 
 
@@ -23,7 +23,7 @@ def test_compares_each_model_with_the_first_round_by_round(models, bench, monkey
         seen.append(([float(each.run(batches[0])["y"][0]) for each in runners], len(batches), seconds))
         return np.array([[4.0, 2.0, 8.0], [6.0, 2.0, 6.0], [40.0, 10.0, 80.0], [1.0, 1.0, 1.0], [5.0, 1.0, 5.0]])
 
-    monkeypatch.setattr(speed, "in_turns", turns)
+    monkeypatch.setattr(timed, "in_turns", turns)
     workbench = bench(models[0], *[np.full(1, 1 + at, np.float32) for at in range(BATCHES + 3)])
     found = pace(models[0], models[1:], workbench, seconds=0.5)
     assert seen == [([1.0, 2.0, 3.0], BATCHES, 1.0)]
@@ -33,7 +33,7 @@ def test_compares_each_model_with_the_first_round_by_round(models, bench, monkey
 
 def test_of_several_providers_the_slowest_counts(models, monkeypatch):
     times = iter([np.array([[3.0, 1.0]]), np.array([[1.0, 2.0]])])
-    monkeypatch.setattr(speed, "in_turns", lambda *_, **__: next(times))
+    monkeypatch.setattr(timed, "in_turns", lambda *_, **__: next(times))
     feed = open_feed([{"x": np.ones(1, np.float32)}], inputs=models[0].inputs)
     workbench = Workbench(feed=feed, providers=("CPUExecutionProvider", "cpu"), threads=1)
     assert pace(models[0], models[1:2], workbench) == [Pace(0.5, (0.5, 0.5))]
@@ -45,7 +45,8 @@ def test_is_slower_unless_it_is_seen_to_be_faster(speedup, slower):
 
 
 def test_tells_the_figures():
-    assert Pace(1.234, (0.9, 1.456)).describe() == "1.23 times as fast as in float (middle half of rounds 0.90 to 1.46)"
+    told = Pace(1.234, (0.9, 1.456)).describe("with zeros")
+    assert told == "1.23 times as fast as with zeros (middle half of rounds 0.90 to 1.46)"
 
 
 def test_needs_samples(models):
