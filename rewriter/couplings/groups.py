@@ -12,10 +12,14 @@ import onnx_graphsurgeon as gs
 from onnxpress.rewriter.couplings.ledger import IntArray, Kind, Ledger
 from onnxpress.rewriter.couplings.units import Alike, find_alike
 from onnxpress.rewriter.names import NameAllocator
-from onnxpress.rewriter.sites import Axis, Site
+from onnxpress.rewriter.sites import FLOATS, Axis, Site
+from onnxpress.rewriter.weights import values_of
 
 Role = Literal["out", "in", "parameter", "activation"]
 ALONE = "it is a single unit: nothing would be left"
+
+LOOSE = 64
+"""Elements from which a constant of several axes counts as a weight, though no layer that passes know has it."""
 
 _ROLES: dict[Axis, Role] = {"out": "out", "batch": "out", "in": "in"}
 
@@ -65,6 +69,9 @@ class Group:
 def build_groups(ledger: Ledger, sites: list[Site]) -> tuple[Group, ...]:
     """Groups that touch an axis of a site other than those of kernels, in graph order.
 
+    Large constants that are no site's, of an Einsum say, are in groups too: in those of sites, or in frozen ones that
+    say that no layer makes or reads them.
+
     Args:
         ledger: what the rules wrote.
         sites: all of the model.
@@ -73,13 +80,17 @@ def build_groups(ledger: Ledger, sites: list[Site]) -> tuple[Group, ...]:
     wanted = {ledger.numbers[key] for key in meanings if key in ledger.numbers}
     read = {ledger.numbers[key] for key, (_, role) in meanings.items() if role == "in" and key in ledger.numbers}
     products = {place for pair in ledger.summed if read.isdisjoint(pair) for place in pair}
+    loose = _loose(ledger, {id(site.weight) for site in sites})
     names = NameAllocator(())
     found = []
-    for alike in find_alike(ledger, sorted(wanted)):
-        if wanted.isdisjoint(alike.rows):
+    everything = find_alike(ledger, sorted(wanted | {place for places in loose for place in places}))
+    shown = _shown(ledger, everything, wanted, loose)
+    for alike in everything:
+        if shown.isdisjoint(alike.rows):
             continue
         members = _members(ledger, alike, meanings)
-        if len(members) == 1 and members[0].size == 1:
+        known = not wanted.isdisjoint(alike.rows)
+        if known and len(members) == 1 and members[0].size == 1:
             continue  # one channel within each group of a convolution: nothing that anybody would want to remove
         sites_behind = [(meanings[id(m.tensor), m.axis][0], m.axis) for m in members if m.role == "out"]
         makers = [site for site, axis in sites_behind if site.axes[axis] == "out"]
@@ -87,10 +98,47 @@ def build_groups(ledger: Ledger, sites: list[Site]) -> tuple[Group, ...]:
         frozen = ALONE if len(first.indices) == 1 else None
         if alike.kept is not None:
             frozen = ledger.kept[alike.kept][2]
+        elif not known:
+            frozen = _unknown(members)
         name = names.fresh(makers[0].name if makers else f"{first.tensor.name}:{first.axis}")
         kind = _kind(ledger, alike, members, meanings)
         found.append(Group(name, kind, len(first.indices), members, frozen, not products.isdisjoint(alike.rows)))
     return tuple(found)
+
+
+def _loose(ledger: Ledger, sited: set[int]) -> list[list[int]]:
+    """Places of each large floating-point constant that is no site's weight."""
+    found: dict[int, list[int]] = {}
+    for number, (tensor, _) in enumerate(ledger.places):
+        if isinstance(tensor, gs.Constant) and id(tensor) not in sited:
+            found.setdefault(id(tensor), []).append(number)
+    tensors = {key: values_of(ledger.places[numbers[0]][0]) for key, numbers in found.items()}
+    return [
+        numbers
+        for key, numbers in found.items()
+        if tensors[key].dtype.name in FLOATS
+        and len(tensors[key].shape) > 1
+        and np.prod(tensors[key].shape, dtype=np.int64) >= LOOSE
+    ]
+
+
+def _shown(ledger: Ledger, everything: list[Alike], wanted: set[int], loose: list[list[int]]) -> set[int]:
+    """Places whose groups are worth telling: of sites, of weights that are summed over, of what is nowhere else."""
+    covered = {place for alike in everything if not wanted.isdisjoint(alike.rows) for place in alike.rows}
+    summed = {place for pair in ledger.summed for place in pair}
+    shown = set(wanted)
+    for places in loose:
+        if covered.isdisjoint(places) or not summed.isdisjoint(places):
+            shown.update(place for place in places if ledger.sizes[place] > 1)
+    return shown
+
+
+def _unknown(members: tuple[Member, ...]) -> str:
+    """Why units go nowhere that no site makes or reads."""
+    tensor = next(each.tensor for each in members if isinstance(each.tensor, gs.Constant))
+    node = tensor.outputs[0]
+    title = f"{node.op} '{node.name or node.outputs[0].name}'"
+    return f"'{tensor.name}' is a constant of {title}, of which passes do not know what is made and what is read"
 
 
 def _members(ledger: Ledger, alike: Alike, meanings: Mapping[tuple[int, int], tuple[Site, Role]]) -> tuple[Member, ...]:

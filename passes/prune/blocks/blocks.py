@@ -111,6 +111,10 @@ class PruneBlocks(Pass):
             search.run(most=self._most(branches), floor=self.min_sqnr)
             account = self._carry_out(model, search, means, bench)
         search.tell(report, means)
+        if self.count is not None and len(search.chosen) < self.count:
+            report.warnings.append(
+                f"count {self.count} is not reached: of {len(branches)} branches {len(search.chosen)} may go"
+            )
         report.changes += account.changes
         report.skips += account.skips
         return report

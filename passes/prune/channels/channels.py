@@ -218,7 +218,7 @@ class PruneChannels(Pass):
             ConfigError: the target cannot be counted.
         """
         if self.pruning_ratio is None:
-            return [limits.nearest(each.group, float(self.count or 0)) for each in candidates]
+            return self._counted([each.group for each in candidates], limits, report)
         work = work_of(model, bench)
         if self.target == "flops" and not any(work.values()):
             raise ConfigError(f"{self.name}: target 'flops' counts no layers in branches, and there are no others")
@@ -238,6 +238,16 @@ class PruneChannels(Pass):
                 "not go of any group; raise max_pruning_ratio, or lower min_kept or round_to"
             )
         return counts
+
+    def _counted(self, groups: Sequence[Group], limits: Limits, report: Report) -> list[int]:
+        """The count of each group, or the nearest number that may go."""
+        wanted = self.count or 0
+        if short := [each.name for each in groups if wanted > limits.removable(each)[-1]]:
+            report.warnings.append(
+                f"count {wanted} is more than may go of {len(short)} of {len(groups)} groups ({short[0]}, …): these "
+                "keep the least that round_to, min_kept and max_pruning_ratio allow"
+            )
+        return [limits.nearest(each, float(wanted)) for each in groups]
 
     def _allocation(self, bench: Workbench) -> Allocation:
         if self.global_pruning:

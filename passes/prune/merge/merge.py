@@ -39,8 +39,9 @@ from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, find_sites
 from onnxpress.rewriter.weights import Dense, Values, values_of
 
-WIDEST = 8192
-"""Units of a group that are compared at most: up to six matrices of all pairs, in float64, take 3.3 GB then."""
+WIDEST = {"weights": 32768, "activations": 8192}
+"""Units of a group that are compared at most. Time grows with the square of their number; so does memory for their
+values on samples, of which the products of all pairs are held, 1 GB of 8192 units."""
 
 _HEADS = (
     "its units are heads: two that do the same may have other weights, which the distance of weights does not see; "
@@ -144,8 +145,8 @@ class MergeNeurons(Pass):
                 report.skip(group.name, "excluded by the recipe")
             elif group.kind not in self.kinds:
                 report.skip(group.name, _HEADS if group.kind == "heads" else f"{group.kind} are not among kinds")
-            elif group.size > WIDEST:
-                report.skip(group.name, f"has {group.size} units: of more than {WIDEST} not all pairs fit into memory")
+            elif group.size > WIDEST[self.by]:
+                report.skip(group.name, f"has {group.size} units: by {self.by}, at most {WIDEST[self.by]} are compared")
             else:
                 left.append(group)
         if not left:

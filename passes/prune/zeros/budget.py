@@ -14,6 +14,7 @@ from onnxpress.passes.equations import equations
 from onnxpress.passes.inputs import moments_of
 from onnxpress.passes.kernels.allocation import Option, allocate
 from onnxpress.passes.kernels.arrays import Array, Float64Array
+from onnxpress.passes.kernels.errors import decibels
 from onnxpress.passes.kernels.saliency import magnitude, obd
 from onnxpress.passes.prune.trials import Altered, Trials, open_trials
 from onnxpress.passes.prune.zeros.criteria import Criterion
@@ -79,7 +80,7 @@ class Budget:
         """As the report has it."""
         ratios = tuple(float(1 - density) for density in self.densities[::-1])
         noise = self.harm * self.noise[::-1]
-        return Curve(self.site.name, "sparsity", ratios, tuple(map(_decibels, noise)), "outputs")
+        return Curve(self.site.name, "sparsity", ratios, tuple(map(decibels, noise)), "outputs")
 
 
 def shares(
@@ -197,7 +198,3 @@ def _energy(weight: Array, moment: Array) -> float:
     groups = len(moment)
     parts = weight.astype(np.float64).reshape(groups, -1, weight.shape[1])
     return float(np.einsum("grk,grk->", parts @ moment, parts)) or 1.0
-
-
-def _decibels(noise: float) -> float:
-    return -10 * math.log10(noise) if noise > 0 else math.inf

@@ -12,7 +12,7 @@ import numpy as np
 from onnxpress.calibration.variations import with_variations
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
-from onnxpress.passes.inputs import check_sole, reading_of
+from onnxpress.passes.inputs import check_sole, check_width, reading_of
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.prune.zeros.budget import ALLOCATIONS, Allocation, Pruner, shares
 from onnxpress.passes.prune.zeros.criteria import SALIENCIES, Criterion, Saliency
@@ -23,6 +23,7 @@ from onnxpress.passes.refit import refit_site
 from onnxpress.passes.report import Report
 from onnxpress.passes.row_sums import ROWS
 from onnxpress.passes.selection import Layout, RefusalError, SitePass, check_choice, wrong
+from onnxpress.passes.storing import narrowed
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
@@ -136,7 +137,7 @@ class PruneSecondOrder(SitePass):
         except ValueError as error:
             raise RefusalError(str(error)) from error
         kept = np.where(sparse.mask, layer.weight, 0) if self.reconstruct else sparse.weight
-        model.replace_weight(site.weight, layout.from_rows(kept).astype(stored.dtype))
+        model.replace_weight(site.weight, narrowed(layout.from_rows(kept), stored.dtype))
         told = f"{1 - np.count_nonzero(kept) / kept.size:.1%} zeros"
         if self.reconstruct:
             choice = refit_site(model, site, pair, mask=layout.from_rows(sparse.mask))
@@ -174,6 +175,7 @@ def _refused(model: Model, site: Site, report: Report) -> bool:
         return True
     try:
         check_sole(model, site)
+        check_width(site)
         for use in site.uses:
             reading_of(model, use)
     except RefusalError as refusal:

@@ -285,3 +285,8 @@ def test_needs_samples(chain):
         PruneBlocks(count=1)(chain, Workbench())
     with pytest.raises(FeedError, match="holds no samples"):
         PruneBlocks(count=1)(chain, Workbench(feed=Feed([], count=0)))
+
+
+def test_warns_where_there_are_fewer_branches_than_the_count(chain, bench, x):
+    _, report = pruned(chain, bench(chain, x), count=100)
+    assert ["count 100 is not reached" in each for each in report.warnings] == [True]

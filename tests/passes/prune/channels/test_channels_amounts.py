@@ -140,3 +140,9 @@ def test_without_trials_curves_are_of_the_layers(chain, rows, samples):
     bench = rows(model) if samples else Workbench()
     report = PruneChannels(pruning_ratio=0.25, sensitivity=False, **FREE)(model, bench).report
     assert {curve.where for curve in report.curves} == {"layer"}
+
+
+@pytest.mark.parametrize(("count", "short"), [(11, 0), (12, 1), (100, 2)])
+def test_warns_where_there_are_fewer_units_than_the_count(chain, count, short):
+    report = PruneChannels(count=count, round_to=1)(chain()).report  # of 16 and of 12
+    assert [f"of {short} of 2 groups" in each for each in report.warnings] == [True] * bool(short)

@@ -4,7 +4,7 @@ from onnx import helper
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.pipeline import Pipeline
-from onnxpress.passes.prune.merge.merge import MergeNeurons
+from onnxpress.passes.prune.merge.merge import WIDEST, MergeNeurons
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
@@ -205,9 +205,9 @@ def test_warns_where_no_group_is_left(build, random):
 
 
 def test_skips_groups_whose_pairs_do_not_fit_into_memory(build, random, monkeypatch):
-    monkeypatch.setattr("onnxpress.passes.prune.merge.merge.WIDEST", 7)
+    monkeypatch.setitem(WIDEST, "weights", 7)
     reasons = {each.site: each.reason for each in MergeNeurons(count=1)(mlp(build, random)).report.skips}
-    assert reasons["fc"] == "has 8 units: of more than 7 not all pairs fit into memory"
+    assert reasons["fc"] == "has 8 units: by weights, at most 7 are compared"
 
 
 def attention(build, random):

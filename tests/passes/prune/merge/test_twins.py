@@ -86,7 +86,7 @@ def test_slopes_near_zero_are_alike(build, random):
     anatomy = dissect(group)
     w = next(member.tensor for member, part in anatomy.parts if part == "source").values
     assert (
-        anatomy.pairs().cost[0, 1] < np.square(w[:, 0]).sum() * 2.1
+        anatomy.pairs().costs(np.array([0]), np.array([1])) < np.square(w[:, 0]).sum() * 2.1
     )  # not the ratio of the slopes, but their distance
 
 
