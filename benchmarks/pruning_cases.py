@@ -78,16 +78,19 @@ def _zeros(model: str, *, metric: float) -> list[Case]:
 
 
 def _halves(model: str, name: str, options: Mapping[str, object]) -> list[Case]:
-    """Half of all weights are zero, by magnitude and with reconstruction."""
+    """Half of all weights are zero, by magnitude and with reconstruction from few samples and from all."""
     return [
         Case(name=f"magnitude, {name}", model=model, passes=[{"prune-magnitude": options}], samples=32),
-        Case(
-            name=f"second-order, {name}",
-            model=model,
-            passes=[{"prune-second-order": options}],
-            samples=32,
-            wishes=(Wish("gain", least=8), Wish("cpu_seconds", most=120)),
-            rival=f"magnitude, {name}",
+        *(
+            Case(
+                name=f"second-order, {name}, {told}",
+                model=model,
+                passes=[{"prune-second-order": options}],
+                samples=samples,
+                wishes=(Wish("gain", least=8), Wish("cpu_seconds", most=120)),
+                rival=f"magnitude, {name}",
+            )
+            for samples, told in ((32, "32 samples"), (None, "all samples"))
         ),
     ]
 

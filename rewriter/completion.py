@@ -13,7 +13,7 @@ from onnxpress.rewriter.decode import tensor_type
 from onnxpress.rewriter.encode import encode_node
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 from onnxpress.rewriter.ranks import infer_ranks
-from onnxpress.rewriter.results import COMPUTED, RESULTS
+from onnxpress.rewriter.results import COMPUTED, FURTHER, RESULTS
 from onnxpress.rewriter.shapes import Shape, Shapes
 from onnxpress.rewriter.skeleton import Skeleton
 from onnxpress.rewriter.weights import LARGE, onnx_dtype, values_of
@@ -58,9 +58,11 @@ class _Completion:
         return unknown or node.op in (*COMPUTED, "If") or any(id(t) in self.better for t in node.inputs)
 
     def _node(self, node: gs.Node) -> None:
-        rule = RESULTS.get(("" if (node.domain or "") in DEFAULT_DOMAINS else node.domain, node.op))
-        if rule is not None:
-            self._learn(node.outputs[0], rule(node, self.shapes), self.shapes.dtype(node.inputs[0]))
+        key = ("" if (node.domain or "") in DEFAULT_DOMAINS else node.domain, node.op)
+        if (rule := RESULTS.get(key)) is not None:
+            further = FURTHER[key](node, self.shapes) if key in FURTHER else None
+            for tensor, shape in zip(node.outputs, [rule(node, self.shapes), *(further or ())], strict=False):
+                self._learn(tensor, shape, self.shapes.dtype(node.inputs[0]))
         elif node.op == "If":
             self._branches(node)
         if self._open(node) and not any(isinstance(each, gs.Graph) for each in node.attrs.values()):

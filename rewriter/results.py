@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -130,8 +130,31 @@ def _multi_head(node: gs.Node, shapes: Shapes) -> Shape | None:
 
 
 def _grouped(node: gs.Node, shapes: Shapes) -> Shape | None:
-    """As its query, which does not hold keys and values beside it."""
-    return None if given(node, 1) is None else _same(node, shapes)
+    """[B, S, heads·d], as its query where that does not hold keys and values beside it."""
+    query, width = shapes.shape(node.inputs[0]), _head_width(node, shapes)
+    if query is None or len(query) != 3:
+        return None
+    heads = int(node.attrs.get("num_heads", 0))
+    packed = None if width is None else heads * width
+    return (*query[:2], packed) if given(node, 1) is None else query
+
+
+def _grouped_presents(node: gs.Node, shapes: Shapes) -> tuple[Shape, Shape] | None:
+    """Keys and values, [B, key heads, total length, d], of which nothing but the input says how long they are."""
+    query, heads = shapes.shape(node.inputs[0]), int(node.attrs.get("kv_num_heads", 0))
+    if query is None or not heads:
+        return None
+    present: Shape = (query[0], heads, None, _head_width(node, shapes))
+    return present, present
+
+
+def _head_width(node: gs.Node, shapes: Shapes) -> int | None:
+    """Elements of a head of GroupQueryAttention, whose query may hold keys and values behind."""
+    query, heads = shapes.shape(node.inputs[0]), int(node.attrs.get("num_heads", 0))
+    if given(node, 1) is None:
+        heads += 2 * int(node.attrs.get("kv_num_heads", 0))
+    size = query[2] if query is not None and len(query) == 3 else None
+    return size // heads if isinstance(size, int) and heads and size % heads == 0 else None
 
 
 def _sizes(target: gs.Tensor, shapes: Shapes) -> Shape | None:
@@ -167,3 +190,8 @@ RESULTS: Mapping[tuple[str, str], Callable[[gs.Node, Shapes], Shape | None]] = {
     ("com.microsoft", "GroupQueryAttention"): _grouped,
 }
 """By domain ("" for the standard one) and operator."""
+
+FURTHER: Mapping[tuple[str, str], Callable[[gs.Node, Shapes], Sequence[Shape] | None]] = {
+    ("com.microsoft", "GroupQueryAttention"): _grouped_presents,
+}
+"""The same of the outputs behind the first, which have the dtype of the first input."""

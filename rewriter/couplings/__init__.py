@@ -19,7 +19,8 @@ class Couplings:
     """The groups of a model, as it was when they were found.
 
     Attributes:
-        groups: those that touch an axis of a site's weight, kernels excluded, in graph order.
+        groups: those that touch an axis of a site's weight, kernels excluded, in graph order; and frozen ones of large
+            constants that are no site's, so that every weight is in some group.
     """
 
     groups: tuple[Group, ...]

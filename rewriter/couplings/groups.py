@@ -95,11 +95,11 @@ def build_groups(ledger: Ledger, sites: list[Site]) -> tuple[Group, ...]:
         sites_behind = [(meanings[id(m.tensor), m.axis][0], m.axis) for m in members if m.role == "out"]
         makers = [site for site, axis in sites_behind if site.axes[axis] == "out"]
         first = members[0]
-        frozen = ALONE if len(first.indices) == 1 else None
+        frozen = None if known else _unknown(members)
         if alike.kept is not None:
             frozen = ledger.kept[alike.kept][2]
-        elif not known:
-            frozen = _unknown(members)
+        elif len(first.indices) == 1:
+            frozen = ALONE
         name = names.fresh(makers[0].name if makers else f"{first.tensor.name}:{first.axis}")
         kind = _kind(ledger, alike, members, meanings)
         found.append(Group(name, kind, len(first.indices), members, frozen, not products.isdisjoint(alike.rows)))
@@ -136,9 +136,8 @@ def _shown(ledger: Ledger, everything: list[Alike], wanted: set[int], loose: lis
 def _unknown(members: tuple[Member, ...]) -> str:
     """Why units go nowhere that no site makes or reads."""
     tensor = next(each.tensor for each in members if isinstance(each.tensor, gs.Constant))
-    node = tensor.outputs[0]
-    title = f"{node.op} '{node.name or node.outputs[0].name}'"
-    return f"'{tensor.name}' is a constant of {title}, of which passes do not know what is made and what is read"
+    readers = [f" of {node.op} '{node.name or node.outputs[0].name}'" for node in tensor.outputs[:1]]
+    return f"no layer that passes know makes or reads them: '{tensor.name}' is a constant{''.join(readers)}"
 
 
 def _members(ledger: Ledger, alike: Alike, meanings: Mapping[tuple[int, int], tuple[Site, Role]]) -> tuple[Member, ...]:

@@ -51,8 +51,9 @@ class Links:
         return _present(self.node.inputs, index)
 
     def output(self, index: int) -> gs.Tensor | None:
-        """The output at `index`; None where it is left out."""
-        return _present(self.node.outputs, index)
+        """The output at `index`; None where it is left out, or nobody reads it nor knows its shape."""
+        found = _present(self.node.outputs, index)
+        return None if found is None or self._idle(found) else found
 
     def sizes(self, tensor: gs.Tensor) -> tuple[int | None, ...]:
         """Size of each axis, None where it is not fixed.
@@ -220,7 +221,8 @@ class Links:
 
     def touched(self) -> Iterator[gs.Tensor]:
         """Inputs and outputs, once for each time they are named, and the ends of subgraphs."""
-        yield from (t for t in [*self.node.inputs, *self.node.outputs] if t.name)
+        yield from (t for t in self.node.inputs if t.name)
+        yield from (t for t in self.node.outputs if t.name and not self._idle(t))
         for inner in self.node.attrs.values():
             if isinstance(inner, gs.Graph):
                 yield from [*inner.inputs, *inner.outputs]
@@ -245,6 +247,10 @@ class Links:
                 if due[key] > self._mentioned.get(key, 0):
                     verb = "makes" if id(tensor) in written else "reads"
                     self.keep((tensor, axis), f"{self.title} {verb} axis {axis} of '{tensor.name}' whole")
+
+    def _idle(self, tensor: gs.Tensor) -> bool:
+        """Whether an output of unknown shape is of no account: nobody reads it."""
+        return not tensor.outputs and id(tensor) not in self.outputs and self.shapes.shape(tensor) is None
 
     def _known(self, place: Place) -> int | None:
         """Number of a place; None where its size is not fixed."""

@@ -146,3 +146,20 @@ def test_what_was_known_only_gets_more_exact(parse):
     after = complete(model, before)
     assert before.known == kept
     assert after.shape(model.graph.nodes[0].outputs[0])[0] == 2
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_grouped_attention_gives_heads_of_keys(parse, packed):
+    ends = "float[N, 5, 64] q" if packed else "float[N, 5, 32] q, float[N, 5, 16] k, float[N, 5, 16] v"
+    model = parse(
+        f"""g ({ends}) => (float[A, B, C] y) {{
+            o, pk, pv = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 2>
+                ({"q, , ," if packed else "q, k, v,"} , , last, total)
+            y = Relu (o)
+        }}""",
+        last=np.array([[4]], np.int32),
+        total=np.array(5, np.int32),
+    )
+    found = completed(model)
+    assert found["o"] == ("N", 5, 32)
+    assert found["pk"] == found["pv"] == ("N", 2, None, 8)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxpress.rewriter.couplings.links import Amendment, IntArray, Links, Rule
+from onnxpress.rewriter.couplings.links import Amendment, IntArray, Links, Place, Rule
 from onnxpress.rewriter.couplings.rules.sizes import write_integers
 from onnxpress.rewriter.edits import set_input
 from onnxpress.rewriter.extents import given, option
@@ -82,14 +82,27 @@ def link_slice(links: Links) -> None:
         links.refuse("its axes are computed")
         return
     for axis in range(links.rank(x)):
-        size, cut = links.size(x, axis), cuts.get(axis)
-        if axis not in cuts:
-            links.tie((x, axis), (y, axis))
-        elif size is None or cut is None or (cut.step != 1 and range(size)[cut] != range(size)):
-            for tensor in (x, y):
-                links.keep((tensor, axis), f"{links.title} cuts it at places that are not fixed")
+        if axis in cuts:
+            _link_cut(links, (x, axis), (y, axis), cuts[axis])
         else:
-            links.tie((x, axis), (y, axis), at=np.arange(size)[cut])
+            links.tie((x, axis), (y, axis))
+
+
+def _link_cut(links: Links, before: Place, behind: Place, cut: slice | None) -> None:
+    """One axis of a Slice; where it takes every nth element, n neighbours go together, so that it still does."""
+    size = links.size(*before)
+    picked = None if cut is None or size is None else range(size)[cut]
+    if picked is None or size is None:
+        reason = "cuts it at places that are not fixed"
+    elif len(picked) > 1 and picked.step < 0:
+        reason = "goes through it backwards"
+    else:
+        links.tie(before, behind, at=np.arange(size)[cut])
+        if len(picked) > 1 and picked.step > 1:
+            links.unite(before, np.arange(size) // picked.step)
+        return
+    for place in (before, behind):
+        links.keep(place, f"{links.title} {reason}")
 
 
 def amend_slice(amendment: Amendment) -> None:
@@ -105,7 +118,9 @@ def amend_slice(amendment: Amendment) -> None:
         kept, was, cut = amendment.kept((x, axis)), amendment.was((x, axis)), cuts.get(axis)
         if kept is None or was is None or cut is None:
             continue
-        first, last, _ = cut.indices(was)
+        first, last, step = cut.indices(was)
+        left = kept[np.isin(kept, np.arange(first, last, step))]  # the first one picked may be gone
+        first = int(left[0]) if left.size else first
         starts[position], ends[position] = (int(each) for each in np.searchsorted(kept, (first, last)))
         changed = True
     if changed:
@@ -131,10 +146,7 @@ def _cuts(node: gs.Node, rank: int, shapes: Shapes) -> dict[int, slice | None] |
     steps = option(node, "steps", 4, shapes) if given(node, 4) is not None else [1] * len(axes)
     if starts is None or ends is None or steps is None:
         return dict.fromkeys(axes)
-    return {
-        axis: slice(start, end, step) if step > 0 else None
-        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
-    }
+    return {axis: slice(start, end, step) for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)}
 
 
 def link_gather(links: Links) -> None:

@@ -223,3 +223,46 @@ def test_two_weights_in_turns_share_their_dimensions_through_all_layers(parse) -
     (group,) = free(model)
     assert (group.size, roles(group)) == (8, [("w0", 1, "out"), ("w1", 0, "in")])
     assert len(group.members) == 2 + count // 2
+
+
+def test_weights_of_no_layer_are_told_of(parse) -> None:
+    """Those that are summed over by all their axes; the heads and their features lie on axes of no site."""
+    model = parse(
+        'g (float[2,6,16] x) => (float[2,6,16] y) { h = Einsum<equation="btd,dhe->bhte">(x, w) '
+        'o = Einsum<equation="bhte,hed->btd">(h, v) y = MatMul(o, last) }',
+        w=f32(16, 4, 8),
+        v=f32(4, 8, 16),
+        last=f32(16, 16),
+    )
+    found = {group.name: group for group in find_couplings(model).groups}
+    reason = "no layer that passes know makes or reads them: 'w' is a constant of Einsum 'h'"
+    assert (found["w:1"].size, found["w:1"].frozen) == (4, reason)
+    assert (found["w:2"].size, found["w:2"].frozen) == (8, reason)
+    assert roles(found["w:1"]) == [("w", 1, "parameter"), ("v", 0, "parameter")]
+    assert roles(next(group for group in found.values() if group.frozen is None)) == [
+        ("v", 2, "parameter"),
+        ("last", 0, "in"),
+    ]
+
+
+@pytest.mark.parametrize(("table", "told"), [(f32(8, 8), True), (f32(7, 8), False), (f32(64), False)])
+def test_tables_that_are_in_no_group_are_told_of(parse, table: np.ndarray, told: bool) -> None:
+    model = parse(
+        "g (float[2,4] x) => (float[2,3] y, float[R] z) "
+        "{ y = MatMul(x, w) s = Softmax(t) z = ReduceSum<keepdims=0>(s) }",
+        w=f32(4, 3),
+        t=table,
+    )
+    frozen = [g.frozen for g in find_couplings(model).groups if any(m.tensor.name == "t" for m in g.members)]
+    assert bool(frozen) == told
+    assert None not in frozen
+
+
+def test_what_sites_have_in_their_groups_is_not_told_of_twice(parse) -> None:
+    model = parse(
+        "g (float[1,8,4] x) => (float[1,8,2] y) { h = MatMul(x, w) t = Add(h, places) y = MatMul(t, last) }",
+        w=f32(4, 16),
+        places=f32(8, 16),
+        last=f32(16, 2),
+    )
+    assert [g.name for g in find_couplings(model).groups if any(m.tensor.name == "places" for m in g.members)] == ["w"]

@@ -224,14 +224,15 @@ def test_a_bias_of_heads_that_cannot_be_counted_freezes(microsoft, groups, draw,
     assert any("its heads cannot be counted" in (group.frozen or "") for group in groups(model).values())
 
 
+@pytest.mark.parametrize("pasts", ["none, none", ", "])
 @pytest.mark.parametrize("packed", [False, True])
-def test_heads_of_grouped_attention_go(microsoft, thin, draw, packed):
+def test_heads_of_grouped_attention_go(microsoft, thin, draw, packed, pasts):
     make = "p = MatMul (x, w) q, k, v = Split <axis = 2> (p, sizes)"
     model = microsoft(
         f"""g (float[1, 5, 4] x) => (float[1, 5, 4] y) {{
             {"p = MatMul (x, w)" if packed else make}
             o, pk, pv = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 2>
-                ({"p, , ," if packed else "q, k, v,"} none, none, last, total) y = MatMul (o, u)
+                ({"p, , ," if packed else "q, k, v,"} {pasts}, last, total) y = MatMul (o, u)
         }}""",
         w=draw(4, 64), u=draw(32, 4), sizes=np.array([32, 16, 16]), none=np.zeros((1, 2, 0, 8), np.float32),
         last=np.array([[4]], np.int32), total=np.array(5, np.int32),
@@ -239,6 +240,30 @@ def test_heads_of_grouped_attention_go(microsoft, thin, draw, packed):
     group, rows = heads_of(thin(model, x=draw(1, 5, 4)))
     assert group.size == 2
     assert rows["w"][1] == [*range(16, 32), *range(40, 48), *range(56, 64)]
+
+
+def test_presents_of_unknown_shape_that_nobody_reads_freeze_nothing(microsoft, thin, draw):
+    model = microsoft(
+        """g (float[1, 5, 4] x) => (float[1, 5, 4] y) {
+            q = MatMul (x, w) k = MatMul (x, v) o, pk, pv = com.microsoft.MultiHeadAttention <num_heads = 3> (q, k, k)
+            y = MatMul (o, u)
+        }""",
+        w=draw(4, 12), v=draw(4, 12), u=draw(12, 4),
+    )  # fmt: skip
+    group, _ = heads_of(thin(model, x=draw(1, 5, 4)))
+    assert group.size == 3
+
+
+def test_presents_of_unknown_shape_that_somebody_gets_freeze(microsoft, groups, draw):
+    model = microsoft(
+        """g (float[1, 5, 4] x) => (float[1, 5, 4] y, float pk) {
+            q = MatMul (x, w) k = MatMul (x, v) o, pk, pv = com.microsoft.MultiHeadAttention <num_heads = 3> (q, k, k)
+            y = MatMul (o, u)
+        }""",
+        w=draw(4, 12), v=draw(4, 12), u=draw(12, 4),
+    )  # fmt: skip
+    model.graph.outputs[1].shape = None
+    assert all(group.frozen for group in groups(model).values())
 
 
 def test_packed_projections_without_columns_of_their_own_freeze(microsoft, groups, draw):

@@ -96,18 +96,61 @@ def test_what_a_slice_leaves_out_may_go_too(parse, thin, draw, opset, node):
     assert [group.size for group in found] == ([5] if "far" in node else [2, 4])
 
 
-def test_every_other_channel_is_no_span(parse, groups, draw):
+@pytest.mark.parametrize(
+    ("bounds", "step", "sizes"),
+    [
+        ((0, 6), 2, [3]),
+        ((1, 6), 2, [3]),  # the first one picked is not the first of its neighbours
+        ((1, 2**62), 3, [2]),
+        ((-5, 5), 2, [2]),  # the last neighbours stand behind the end, and would leave none of their kind
+        ((2, 4), 5, [5]),  # one is picked: no other must stand at a distance from it
+    ],
+)
+def test_neighbours_go_together_where_every_nth_is_picked(parse, thin, draw, bounds, step, sizes):
+    picked = len(range(6)[slice(*bounds, step)])
+    model = parse(
+        "g (float[N, 3, 4] x) => (float[N, 5, 4] y, float[N, 5, 4] z) "
+        "{ c = Conv (x, w) p = Slice (c, a, b, axes, step) y = Conv (p, v) z = Conv (c, u) }",
+        w=draw(6, 3, 1),
+        v=draw(5, picked, 1),
+        u=draw(5, 6, 1),
+        a=np.array(bounds[:1]),
+        b=np.array(bounds[1:]),
+        axes=np.array([1]),
+        step=np.array([step]),
+    )
+    free = [group for group in thin(model, x=draw(2, 3, 4)).values() if group.frozen is None]
+    assert [group.size for group in free] == sizes
+
+
+def test_interleaved_halves_go_in_pairs(parse, thin, draw):
+    model = parse(
+        "g (float[N, 4] x) => (float[N, 5] y) { h = MatMul (x, w) p = Slice (h, zero, far, one, two) "
+        "q = Slice (h, one, far, one, two) n = Neg (q) j = Concat <axis = 1> (n, p) y = MatMul (j, v) }",
+        w=draw(4, 8),
+        v=draw(8, 5),
+        zero=np.array([0]),
+        one=np.array([1]),
+        two=np.array([2]),
+        far=np.array([2**62]),
+    )
+    pairs = next(g for g in thin(model, x=draw(2, 4)).values() if g.frozen is None)
+    assert rows(pairs, "v") == [[[0, 4], [1, 5], [2, 6], [3, 7]]]
+
+
+def test_backwards_is_said_to_freeze(parse, groups, draw):
     model = parse(
         "g (float[N, 3, 4] x) => (float[N, 5, 4] y) "
         "{ c = Conv (x, w) p = Slice (c, a, b, axes, step) y = Conv (p, v) }",
         w=draw(6, 3, 1),
-        v=draw(5, 3, 1),
-        a=np.array([0]),
-        b=np.array([6]),
+        v=draw(5, 6, 1),
+        a=np.array([-1]),
+        b=np.array([-7]),
         axes=np.array([1]),
-        step=np.array([2]),
+        step=np.array([-1]),
     )
-    assert all(group.frozen for group in groups(model).values())
+    found = groups(model)
+    assert found["w"].frozen == found["p:1"].frozen == "Slice 'p' goes through it backwards"
 
 
 def test_bounds_that_are_computed_freeze_only_the_axis_they_cut(parse, groups, draw):
