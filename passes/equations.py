@@ -10,10 +10,11 @@ from onnxpress.calibration.batches import Array
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.relay import Relay
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.inputs import Reading, check_sole, check_width, reading_of
+from onnxpress.passes.inputs import Reading, check_sole, check_width, reading_of, width_of
 from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.row_sums import Indices, Sampling, Shown, Sums, Target
 from onnxpress.passes.selection import Layout, RefusalError
+from onnxpress.passes.threads import threads_for
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use, find_sites
@@ -189,10 +190,11 @@ def _pairs(layers: Sequence[_Layer], sampling: Sampling, ours: _Side, theirs: _S
     targets = [Target.of(ours.model, layer.site, theirs.model, layer.twin, layer.chosen) for layer in layers]
     sums = Sums(), Sums()
     try:
-        for batch, (seen, given) in enumerate(_together(ours, own, theirs, other, keep=keep)):
-            for reading, wanted in readings:
-                rows = Shown(reading, seen[reading.tensor], wanted, given[wanted.tensor])
-                rows.show(targets, sums, sampling, batch)
+        with threads_for(width_of(layers[0].site)):
+            for batch, (seen, given) in enumerate(_together(ours, own, theirs, other, keep=keep)):
+                for reading, wanted in readings:
+                    rows = Shown(reading, seen[reading.tensor], wanted, given[wanted.tensor])
+                    rows.show(targets, sums, sampling, batch)
     except ConfigError as error:
         return RefusalError(str(error))
     if not (sums[0].count and sums[1].count):

@@ -134,13 +134,18 @@ def moment_bytes(site: Site, readings: Iterable[Reading], rows: int) -> dict[Rea
     return dict.fromkeys(readings, 4 * site.groups * (site.size // max(1, rows)) ** 2)
 
 
+def width_of(site: Site) -> int:
+    """Inputs of one output of a weight."""
+    return site.size // max(1, Layout.of(site).rows)
+
+
 def check_width(site: Site) -> None:
     """Refuse a weight with so many inputs that equations with their second moments take too much memory, and hours.
 
     Raises:
         RefusalError: says how much.
     """
-    width = site.size // max(1, Layout.of(site).rows)
+    width = width_of(site)
     needed = 8 * _COPIES * site.groups * width**2
     if needed > SOLVED:
         raise RefusalError(f"it reads {width} inputs: the second moments of so many take {needed / 1e9:.0f} GB")

@@ -22,6 +22,7 @@ from onnxpress.passes.report import Report
 from onnxpress.passes.row_sums import Indices
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.passes.storing import narrowed
+from onnxpress.passes.threads import threads_for
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
 
@@ -99,10 +100,11 @@ def refit_site(
     allowed = None if mask is None else layout.to_rows(mask)
     fitted = intercept is not None
     try:
-        choice = choose_ridge(pair.fit, pair.held_out, rows, ridges=ridges, mask=allowed, bias=fitted)
-        if choice.before < _EXACT or math.isinf(choice.ridge):
-            return Choice(math.inf, choice.before, choice.before)
-        found, delta = solve(pair.total, rows, ridge=choice.ridge, mask=allowed, bias=fitted, overwrite=True)
+        with threads_for(rows.shape[1]):
+            choice = choose_ridge(pair.fit, pair.held_out, rows, ridges=ridges, mask=allowed, bias=fitted)
+            if choice.before < _EXACT or math.isinf(choice.ridge):
+                return Choice(math.inf, choice.before, choice.before)
+            found, delta = solve(pair.total, rows, ridge=choice.ridge, mask=allowed, bias=fitted, overwrite=True)
     except ValueError as error:
         raise RefusalError(str(error)) from error
     weight = narrowed(layout.from_rows(found), stored.dtype)

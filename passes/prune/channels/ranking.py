@@ -17,6 +17,7 @@ from onnxpress.passes.kernels.elimination import Elimination, Reader, drop, elim
 from onnxpress.passes.kernels.importance import energies, joint, median_distances, norms, presences
 from onnxpress.passes.prune.channels.consumers import Consumer, Watched
 from onnxpress.passes.selection import RefusalError
+from onnxpress.passes.threads import threads_for
 from onnxpress.rewriter.couplings import Group
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.weights import read
@@ -161,6 +162,13 @@ def _readers(watched: Watched) -> list[Reader]:
 
 
 def _trace(
+    readers: Sequence[Reader], importance: Importance, order: NDArray[np.int64] | None, *, most: int, refitted: bool
+) -> Elimination:
+    with threads_for(max(each.moment.shape[-1] for each in readers)):
+        return _traced(readers, importance, order, most=most, refitted=refitted)
+
+
+def _traced(
     readers: Sequence[Reader], importance: Importance, order: NDArray[np.int64] | None, *, most: int, refitted: bool
 ) -> Elimination:
     if importance == "thinet" or not refitted:

@@ -15,6 +15,7 @@ from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.kernels.obs import Sparse
 from onnxpress.passes.prune.zeros.criteria import Criterion, Problem
 from onnxpress.passes.selection import Layout
+from onnxpress.passes.threads import threads_for
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
 
@@ -97,6 +98,10 @@ class Layer:
         Raises:
             ValueError: values that are not finite, or a moment with negative directions.
         """
+        with threads_for(self.weight.shape[1]):
+            return self._attempt(sparsity, damping)
+
+    def _attempt(self, sparsity: float, damping: float) -> Attempt:
         problem, (fit, held_out) = self._some
         sparse = self.criterion.prune(problem, sparsity, damping=damping, hurry=True)
         if self.criterion.learns or not self.reconstruct:
@@ -114,9 +119,10 @@ class Layer:
         Raises:
             ValueError: values that are not finite, or a moment with negative directions.
         """
-        damping = self.damping(sparsity)
-        problem = Problem.of(self.pair.total, self.weight, biased=self.biased, fitted=self.reconstruct)
-        return self.criterion.prune(problem, sparsity, damping=damping)
+        with threads_for(self.weight.shape[1]):
+            damping = self.damping(sparsity)
+            problem = Problem.of(self.pair.total, self.weight, biased=self.biased, fitted=self.reconstruct)
+            return self.criterion.prune(problem, sparsity, damping=damping)
 
     @cached_property
     def _some(self) -> tuple[Problem, tuple[Normal, Normal]]:
