@@ -35,9 +35,6 @@ _NEIGHBOURS = 64
 _MOST = 32
 """Copies of each sample at most."""
 
-_TIMES = 2
-"""Tokens there are in the end for each that is enough: variations are more alike than samples are."""
-
 _FEWEST = 64
 """Entries of a table below which it holds kinds rather than tokens."""
 
@@ -78,7 +75,7 @@ def with_variations(model: Model, feed: Feed, *, rows: int, seed: int = 0) -> Va
     Args:
         model: reads the samples.
         feed: samples; walked through twice at most.
-        rows: tokens that are enough; where there is not half of them, copies are made until there are twice as many.
+        rows: tokens that are enough; where there is not half of them, copies are made until there are about so many.
         seed: of all draws; each walk through the feed gives the same.
     """
     tables = _tables(model)
@@ -92,7 +89,7 @@ def with_variations(model: Model, feed: Feed, *, rows: int, seed: int = 0) -> Va
         if 2 * tokens > rows:
             break
     few = 0 < 2 * tokens <= rows
-    copies = min(_MOST, _TIMES * rows // tokens - 1) if few else 0
+    copies = min(_MOST, rows // tokens - 1) if few else 0
     lexicons = (
         {name: _Lexicon.of(tables[name].array(), each) for name, each in seen.items() if each.varies}
         if copies > 0
