@@ -55,7 +55,13 @@ if TYPE_CHECKING:
     from onnxpress.passes.prune.zeros.second_order import PruneSecondOrder
     from onnxpress.passes.quantize.dynamic import QuantizeDynamic
     from onnxpress.passes.quantize.static import QuantizeStatic
+    from onnxpress.passes.share.binarize import Binarize
+    from onnxpress.passes.share.entropy import ShareEntropy
+    from onnxpress.passes.share.hashing import ShareHash
     from onnxpress.passes.share.kmeans import ShareKMeans
+    from onnxpress.passes.share.mixture import ShareMixture
+    from onnxpress.passes.share.vectors import ShareVectors
+    from onnxpress.passes.strip import Strip
     from onnxpress.recipe import Limits, Recipe
     from onnxpress.rewriter import errors
     from onnxpress.rewriter.model import Model
@@ -87,6 +93,11 @@ _HOMES = {
     "PrunePositions": "passes.prune.positions.positions",
     "PruneSecondOrder": "passes.prune.zeros.second_order",
     "ShareKMeans": "passes.share.kmeans",
+    "ShareVectors": "passes.share.vectors",
+    "ShareHash": "passes.share.hashing",
+    "ShareMixture": "passes.share.mixture",
+    "ShareEntropy": "passes.share.entropy",
+    "Binarize": "passes.share.binarize",
     "FactorizeSVD": "passes.factorize.svd",
     "FactorizeSpatial": "passes.factorize.spatial",
     "FactorizeTucker": "passes.factorize.tucker",
@@ -98,6 +109,7 @@ _HOMES = {
     "QuantizeDynamic": "passes.quantize.dynamic",
     "QuantizeWeights": "passes.blockwise.weights",
     "Encode": "passes.encode.encode",
+    "Strip": "passes.strip",
     "Limits": "recipe",
     "Recipe": "recipe",
     "Model": "rewriter.model",
@@ -131,6 +143,11 @@ __all__ = [
     "PrunePositions",
     "MergeNeurons",
     "ShareKMeans",
+    "ShareVectors",
+    "ShareHash",
+    "ShareMixture",
+    "ShareEntropy",
+    "Binarize",
     "FactorizeSVD",
     "FactorizeSpatial",
     "FactorizeTucker",
@@ -139,6 +156,7 @@ __all__ = [
     "QuantizeDynamic",
     "QuantizeWeights",
     "Encode",
+    "Strip",
     "Limits",
     "Recipe",
     "Model",

@@ -55,7 +55,7 @@ class Artifact:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each file, in hexadecimal, by file name."""
-        return {file.name: _sha256(file) for file in self.files}
+        return {file.name: sha256_of(file) for file in self.files}
 
 
 def files_of(model: str | Path | Model) -> Collection[Path]:
@@ -184,7 +184,8 @@ def _stale(out: Path, kept: set[str]) -> list[Path]:
     return [file for file in found if file.name.startswith(f"{out.stem}-") and file.name not in kept]
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):

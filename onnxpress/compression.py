@@ -18,6 +18,7 @@ from onnxpress.recipe import Limits, Recipe, load, locate
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.runtime import check_runtime
+from onnxpress.transport import check_transport, pack, packed_path
 from onnxpress.verification import provider_names, samples_for
 
 
@@ -36,6 +37,7 @@ def compress(
     seed: int = 0,
     bench_seconds: float = 5.0,
     keep: bool = False,
+    transport: str | None = None,
     progress: Progress | None = None,
 ) -> CompressionResult:
     """Compress a model by a recipe, verify and time the result, and put it at `out`.
@@ -56,6 +58,7 @@ def compress(
         seed: of everything random.
         bench_seconds: that timing takes about, on each provider.
         keep: write the result even where a limit is not met.
+        transport: `zst` writes each file of the result once more, compressed, beside it: `out` with `.zst` behind it.
         progress: told about each stage.
 
     Returns:
@@ -71,9 +74,11 @@ def compress(
     """
     began = time.perf_counter()
     check_runtime()
+    check_transport(transport)
     order = _order(recipe, metric, limits)
     out = Path(out)
-    check_places({"output": out}, models=[model], sources=_read(recipe, data, test, order.recipe.passes))
+    places = {"output": out, "transport": packed_path(out, transport) if transport else None}
+    check_places(places, models=[model], sources=_read(recipe, data, test, order.recipe.passes))
     check_output(out)
     told = Workbench(
         metric=order.metric,
@@ -98,8 +103,9 @@ def compress(
             result, warnings=tuple(dict.fromkeys(warnings)), source=None if isinstance(model, Model) else source
         )
         if not result.unmet or keep:
+            packed = pack(folder / out.name, transport) if transport else None
             deliver(folder / out.name, out, keep=files_of(model))
-            result = replace(result, path=out)
+            result = replace(result, path=out, transport=packed and packed.moved(out.parent))
     result = replace(result, seconds=time.perf_counter() - began)
     if result.unmet:
         raise LimitsNotMet(result)

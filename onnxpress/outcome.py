@@ -21,6 +21,7 @@ from onnxpress.passes.normalise import Normalise
 from onnxpress.passes.report import Report
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import LimitNotMet, OnnxpressError
+from onnxpress.transport import Transport
 
 WORRYING = 10.0
 """SQNR in dB below which outputs differ so much that only a task's own metric can say whether it matters."""
@@ -61,6 +62,7 @@ class CompressionResult:
         unmet: each limit that does not hold, with the figures.
         warnings: what the user must know although nothing failed.
         seconds: of the whole run.
+        transport: the result as it travels; None where that was not asked for, or nothing was written.
     """
 
     source: Path | None
@@ -77,6 +79,7 @@ class CompressionResult:
     unmet: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    transport: Transport | None = None
 
     @property
     def ratio(self) -> float:
@@ -133,7 +136,7 @@ def _of_passes(result: CompressionResult) -> Iterator[str]:
         yield from (f"{report.name}: {warning}" for warning in report.warnings)
         if report.name not in (Normalise.name, *changed):
             yield f"{report.name} changed nothing; {_why(report)}"
-    sparing = any(each.name.startswith(("prune-", "share-")) and each.changes for each in result.reports)
+    sparing = any(each.name.startswith(("prune-", "share-", "binarize")) and each.changes for each in result.reports)
     encoded = any(each.name == Encode.name for each in result.reports)
     if sparing and not encoded and result.bytes_after > SHRUNK * result.bytes_before:
         yield "zeros and shared values make a file smaller only through encode: add it as the last pass"

@@ -47,6 +47,7 @@ def account(result: CompressionResult) -> dict[str, object]:
             "sha256": result.hashes_after,
             "version": result.version,
         },
+        "transport": result.transport,
         "recipe": {"name": result.recipe.name, **result.recipe.document()},
         "ratio": result.ratio,
         "speedup": result.speedup,

@@ -173,6 +173,9 @@ def summary(result: CompressionResult) -> Table:
     """The run in one table: before, after."""
     before, after = size(result.bytes_before), size(result.bytes_after)
     rows = [["bytes", before, after, f"{result.ratio:.2f} times smaller"]]
+    if (packed := result.transport) is not None:
+        times = result.bytes_before / packed.bytes
+        rows.append([f"bytes as {packed.format}", "", size(packed.bytes), f"{times:.2f} times smaller than the input"])
     for each in result.verification.providers:
         if each.metric_before is not None:
             name = f"{metric_name(result.verification.metric)}, {short(each.provider)}"

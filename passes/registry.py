@@ -25,6 +25,11 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "merge-neurons": "onnxpress.passes.prune.merge.merge:MergeNeurons",
         "prune-positions": "onnxpress.passes.prune.positions.positions:PrunePositions",
         "share-kmeans": "onnxpress.passes.share.kmeans:ShareKMeans",
+        "share-entropy": "onnxpress.passes.share.entropy:ShareEntropy",
+        "share-vectors": "onnxpress.passes.share.vectors:ShareVectors",
+        "share-hash": "onnxpress.passes.share.hashing:ShareHash",
+        "share-mixture": "onnxpress.passes.share.mixture:ShareMixture",
+        "binarize": "onnxpress.passes.share.binarize:Binarize",
         "factorize-svd": "onnxpress.passes.factorize.svd:FactorizeSVD",
         "factorize-spatial": "onnxpress.passes.factorize.spatial:FactorizeSpatial",
         "factorize-tucker": "onnxpress.passes.factorize.tucker:FactorizeTucker",
@@ -37,6 +42,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "convert-float16": "onnxpress.passes.narrow.float16:ConvertFloat16",
         "encode": "onnxpress.passes.encode.encode:Encode",
         "decode": "onnxpress.passes.encode.decode:Decode",
+        "strip": "onnxpress.passes.strip:Strip",
     }
 )
 """The passes that come with onnxpress: `module:class` by name."""

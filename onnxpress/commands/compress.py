@@ -49,6 +49,9 @@ def compress(
         float | None, typer.Option(callback=above_zero, help="The result must be so many times as fast.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Write the result even where a limit is not met.")] = False,
+    transport: Annotated[
+        str | None, typer.Option(metavar="zst", help="Also write the result compressed, as OUTPUT.zst.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of --data used at most.")] = None,
     threads: Threads = None,
     seed: Seed = 0,
@@ -60,12 +63,17 @@ def compress(
     from onnxpress.compression import compress as run
     from onnxpress.outcome import LimitsNotMet
     from onnxpress.recipe import Limits, locate
+    from onnxpress.transport import check_transport, packed_path
 
     report = JsonReport(json)
     if html is not None:
         check_folder(html)
     read = {"--data": data, "--test": test, "--recipe": locate(recipe), "--metric": metric}
-    check_places({"--output": output, "--json": report.path, "--html": html}, models=[model], sources=read)
+    check_transport(transport)
+    packed = packed_path(output, transport) if transport else None
+    check_places(
+        {"--output": output, "--transport": packed, "--json": report.path, "--html": html}, models=[model], sources=read
+    )
     limits = Limits(max_drop=max_drop, min_sqnr=min_sqnr, max_bytes=max_bytes, min_speedup=min_speedup)
     unmet: LimitsNotMet | None = None
     try:
@@ -83,6 +91,7 @@ def compress(
                 threads=threads,
                 seed=seed,
                 keep=keep,
+                transport=transport,
                 progress=bars,
             )
     except LimitsNotMet as error:
@@ -90,7 +99,8 @@ def compress(
     _tell(result, report, html)
     if unmet is not None:
         raise unmet
-    say(f"wrote {result.path}", stream=report.tables)
+    paths = [result.path, *(result.transport.paths if result.transport else ())]
+    say(f"wrote {' and '.join(map(str, paths))}", stream=report.tables)
 
 
 def _tell(result: CompressionResult, report: JsonReport, html: Path | None) -> None:

@@ -13,11 +13,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxpress.passes.base import Pass, Workbench
+from onnxpress.passes.encode.channels import split
+from onnxpress.passes.encode.channels import write as write_channels
 from onnxpress.passes.encode.choose import choose
 from onnxpress.passes.encode.evaluate import BATCH, decoded_weights, extract, is_decoding
 from onnxpress.passes.encode.functions import OLDEST_OPSET
+from onnxpress.passes.encode.options import Option, options
 from onnxpress.passes.encode.parts import narrower, take_apart
-from onnxpress.passes.encode.plans import LAYOUTS, MOST_DISTINCT, Facts, Option, options
+from onnxpress.passes.encode.plans import LAYOUTS, MOST_DISTINCT, Facts
 from onnxpress.passes.encode.writer import Writer, shared_costs
 from onnxpress.passes.kernels.arrays import Array, bits_of
 from onnxpress.passes.kernels.packing import survey
@@ -32,9 +35,12 @@ from onnxpress.rewriter.walk import graphs
 from onnxpress.rewriter.weights import SparseForm, element_bits, read, values_of
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "uint16")
+CHANNELS = 1024
+"""Bytes below which a weight is not taken apart by channels."""
 SMALL = 64
 """Bytes below which a weight is not looked at: a call of a function takes more."""
 _NARROW = {"float32": ("float16", "bfloat16"), "float64": ("float32", "float16")}
+_LOAD, _LOAD_WEIGHT = 1 << 31, 16
 _BFLOAT16_OPSET = 13
 """From here on Gather and Cast take bfloat16."""
 
@@ -102,13 +108,24 @@ class Encode(Pass):
         gaps, narrow floats, one value, codes of 1, 2, 4, 8 bits    15 bytes and 11 ns at most
         codes of 3, 5, 6 bits                                       27 bytes and 18 ns at most
         bit masks                                                   35 bytes and 30 ns at most
+        Huffman codes of values, of gaps, or of both, besides:
+            for each bit of them                                    58 bytes and 0.06 to 0.2 µs
+            for each value, and for each value or gap if sparse     48 and 100 bytes
+
+    A stream of Huffman codes (Huffman, 1952) of at most 12 bits is decoded at all its bits at once: some 100 nodes,
+    which take 5 ms however short it is, and 2.6 KB that a model stores once. With the places where blocks begin it
+    takes 1 to 3 % more than the entropy of its symbols.
 
     Once loaded, the graph is the dense one; the C library may hold on to what ONNX Runtime has freed.
 
     Attributes:
         include: globs on the names of weights, of the nodes that read them, or of operators.
         exclude: the same; these stay as they are.
-        layouts: those to choose from. Without `mask` files may be a tenth larger, but load in less memory.
+        layouts: those to choose from.
+        huffman: whether Huffman codes are among the choices.
+        max_load_bytes: of memory that ONNX Runtime may take while it loads the model, beyond what the dense model
+            takes, by the table above; where the smallest plans would take more, others are chosen. None: 2 GiB, or
+            16 bytes a weight where that is more.
         least_saving: bytes that encoding a weight must save; each costs about 0.5 ms when a session is created.
     """
 
@@ -116,6 +133,8 @@ class Encode(Pass):
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     layouts: tuple[str, ...] = LAYOUTS
+    huffman: bool = True
+    max_load_bytes: int | None = None
     least_saving: int = 64
 
     def __post_init__(self) -> None:
@@ -129,20 +148,21 @@ class Encode(Pass):
         if not set(self.layouts) <= set(LAYOUTS):
             raise wrong(self, "layouts", f"be of {', '.join(LAYOUTS)}")
         check_count(self, "least_saving", least=0)
+        if self.max_load_bytes is not None:
+            check_count(self, "max_load_bytes", least=0)
 
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Survey every weight, choose for all of them together, then encode and check one after another."""
         report = self.report()
         for weight in decoded_weights(model):
             report.skip(weight.name, "is encoded already")
-        candidates = self._candidates(model, report)
-        tracked = bench.progress.track(candidates, label="survey weights")
-        facts = [_facts(each.constant, model.opset) for each in tracked]
-        choices = [options(each, self.layouts) for each in facts]
-        needs = {name for each in choices for option in each for name in option.needs}
-        chosen = choose(choices, costs=shared_costs(needs, model.opset), least=self.least_saving)
         writer, checker = Writer(model), _Checker(model, bench.threads)
         taken = _name_counts(model)
+        candidates = self._by_channels(model, self._candidates(model, report), checker, report)
+        tracked = bench.progress.track(candidates, label="survey weights")
+        facts = [_facts(each.constant, model.opset) for each in tracked]
+        choices = [options(each, self.layouts, huffman=self.huffman) for each in facts]
+        chosen = self._choose(facts, choices, model.opset, report)
         work = list(zip(candidates, facts, chosen, choices, strict=True))
         for candidate, fact, option, every in bench.progress.track(work, label="encode weights"):
             if option.plan is None:
@@ -156,6 +176,50 @@ class Encode(Pass):
         checker.flush()
         sweep(model)
         return report
+
+    def _by_channels(
+        self, model: Model, candidates: Sequence[_Candidate], checker: _Checker, report: Report
+    ) -> list[_Candidate]:
+        """Codes instead of weights whose channels have few values each; what they come to is checked with the rest."""
+        found, taken = [], _name_counts(model)
+        for each in candidates:
+            array = read(each.constant)
+            parts = split(array) if array.nbytes >= CHANNELS else None
+            if parts is None:
+                found.append(each)
+                continue
+            name = each.constant.name if taken[each.constant.name] == 1 else model.names.fresh(each.constant.name)
+            codes = write_channels(model, each.graph, each.constant, parts, name)
+            report.change(
+                each.name,
+                f"{len(parts.books)} values a channel",
+                bytes_before=array.nbytes,
+                bytes_after=parts.codes.nbytes + parts.books.nbytes,
+                error=0.0,
+            )
+            checker.add(codes.outputs[0].outputs[0], array)
+            found.append(_Candidate(f"{each.name} (codes)", codes, model.graph, (*each.names, codes.name)))
+        checker.flush()
+        return found
+
+    def _choose(
+        self, facts: Sequence[Facts], choices: Sequence[Sequence[Option]], opset: int, report: Report
+    ) -> list[Option]:
+        """An option for each weight, that together they can be loaded in the memory that they may take."""
+        costs = shared_costs({name for each in choices for option in each for name in option.needs}, opset)
+        most = self.max_load_bytes
+        if most is None:
+            most = max(_LOAD, _LOAD_WEIGHT * sum(each.survey.count for each in facts))
+        chosen = choose(choices, costs=costs, least=self.least_saving, most_load=most)
+        smallest = choose(choices, costs=costs, least=self.least_saving)
+        if chosen != smallest:
+            more = sum(o.nbytes for o in chosen) - sum(o.nbytes for o in smallest)
+            load = sum(o.load for o in smallest)
+            report.skip(
+                "graph",
+                f"{more:,} bytes less would take {load:,} bytes of memory to load, of max_load_bytes = {most:,}",
+            )
+        return chosen
 
     def _candidates(self, model: Model, report: Report) -> list[_Candidate]:
         """Constants that may be encoded; the others are skipped with a reason."""
@@ -197,7 +261,8 @@ def _constants(model: Model) -> Iterator[_Candidate]:
         for constant in model.constants() if graph is model.graph else graph.constants:
             values = values_of(constant)
             known = values.dtype.name in DTYPES or (values.nbytes >= SMALL and element_bits(values.element_type) < 8)
-            if not known or any(is_decoding(reader) and reader.op != "Widen" for reader in constant.outputs):
+            readers = [reader for reader in constant.outputs if is_decoding(reader)]
+            if not known or any(reader.op not in ("Widen", "Channels") for reader in readers):
                 continue
             name = sites.get(id(constant), constant.name)
             readers = [each for node in constant.outputs for each in (node.name, str(node.op)) if each]

@@ -19,14 +19,20 @@ Blocks  (codes, scale, count, block, axis=a): numbers with a scale for each bloc
 Offset  (codes, scale, zero, count, block, axis=a): the same with a zero point for each block.
 Arrange (rows, sizes, perm=p): a matrix as an array of these sizes with its axes in another order.
 Scale   (weight, factors): times one factor for each entry of the last axis.
+Channels (codes, books, count, sizes): codes of a byte, by a book for each of `count` channels.
+Huffman (stream, blocks, lengths, book, shape): codes of up to 12 bits, the frequent ones short; see huffman.py.
 """
 
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from collections.abc import Iterator
+from string import ascii_letters
 
 import onnx
 
+from onnxpress.passes.encode import huffman
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.functions import DECODING_DOMAIN
 from onnxpress.rewriter.model import Model
@@ -137,13 +143,48 @@ _BODIES = {
     "Scale": """(weight, factors) => (W) {
         W = Mul (weight, factors)
     }""",
+    "Channels": """(codes, books, count, sizes) => (W) {
+        none = Constant <value = int32 {0}> ()
+        one = Constant <value = int32 {1}> ()
+        line = Range (none, count, one)
+        channel = Reshape (line, sizes)
+        index = Cast <to = 6> (codes)
+        row = Mul (index, count)
+        place = Add (row, channel)
+        W = Gather (books, place)
+    }""",
+    "Huffman": huffman.body(),
 }
 
 
 @functools.cache
 def _parsed(name: str, opset: int) -> bytes:
     text = f'<domain: "{DECODING_DOMAIN}", opset_import: ["": {opset}]> {name} {_BODIES[name]}'
-    return bytes(onnx.parser.parse_function(text).SerializeToString(deterministic=True))
+    proto = onnx.parser.parse_function(text)
+    _shorten(proto)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _shorten(proto: onnx.FunctionProto) -> None:
+    """Letters for what is known inside alone, for a name takes its bytes in every file; those most read get one."""
+    kept = {*proto.input, *proto.output}
+    uses = Counter(name for node in proto.node for name in [*node.input, *node.output] if name not in kept)
+    letters = (c for c in short_names() if c not in kept)
+    short = {name: next(letters) for name, _ in uses.most_common()}
+    for node in proto.node:
+        node.input[:] = [short.get(name, name) for name in node.input]
+        node.output[:] = [short.get(name, name) for name in node.output]
+        node.ClearField("domain")  # the parser writes the empty ones out
+        for each in node.attribute:
+            if each.HasField("t"):
+                each.t.ClearField("name")
+
+
+def short_names() -> Iterator[str]:
+    """Names of one letter, then of more."""
+    yield from ascii_letters
+    for name in short_names():
+        yield from (name + letter for letter in ascii_letters)
 
 
 def function(name: str, opset: int) -> onnx.FunctionProto:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpress.passes.encode.plans import GAP_BITS, PLANES, Plan, stream_unit
-from onnxpress.passes.kernels.arrays import Array, Codes, bits_of, pieces
-from onnxpress.passes.kernels.packing import distinct, look_up, pack_codes, pack_gaps, pack_mask
+from onnxpress.passes.encode.plans import GAP_BITS, HUFFMAN, PLANES, Plan, stream_unit
+from onnxpress.passes.kernels.arrays import Array, Codes, bits_of, pieces, smallest_unsigned
+from onnxpress.passes.kernels.huffman import LONGEST, code_lengths, code_order, codes_of_length, encode_symbols
+from onnxpress.passes.kernels.packing import distinct, look_up, pack_codes, pack_gaps, pack_mask, tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +17,18 @@ class Stream:
     """Listed elements.
 
     Attributes:
-        stored: the elements, narrower ones, or their codes (packed where below 8 bits).
+        stored: the elements, narrower ones, or their codes (packed where below 8 bits, or a stream of Huffman codes).
         book: what the codes stand for; padded to the number of codes of 1, 2 or 4 bits. None without codes.
         high: the high bits of codes of 3, 5 or 6 bits, packed; None for others.
+        blocks: for Huffman codes, the bits of each block.
+        lengths: for Huffman codes, how many there are of each length; the book is in their order.
     """
 
     stored: Array
     book: Array | None = None
     high: Array | None = None
+    blocks: Array | None = None
+    lengths: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +40,16 @@ class Parts:
         mask: packed bits, least significant first; None for other layouts.
         gaps: steps, two in a byte where they have 4 bits; the first counts from element 0.
         rest: elements at the end that would not fill a byte, of a mask or of plain codes.
+        steps: the same as `gaps`, with Huffman codes.
+        count: entries of the streams.
     """
 
     stream: Stream
     mask: Array | None = None
     gaps: Array | None = None
     rest: Array | None = None
+    steps: Stream | None = None
+    count: int = 0
 
 
 def take_apart(weight: Array, plan: Plan) -> Parts:
@@ -59,11 +68,17 @@ def take_apart(weight: Array, plan: Plan) -> Parts:
     if plan.layout == "mask":
         body, rest = _split(weight, 8)
         mask, values = pack_mask(body)
-        return Parts(_stream(_padded(values, stream_unit(plan)), plan), mask=mask, rest=rest)
+        values = _padded(values, stream_unit(plan))
+        return Parts(_stream(values, plan), mask=mask, rest=rest, count=values.size)
+    if plan.layout == "gaps":
+        steps, values = pack_gaps(weight, plan.steps)
+        steps[0] -= 1
+        return Parts(_stream(values, plan), steps=_coded(steps), count=steps.size)
     bits = GAP_BITS[plan.layout]
     steps, values = _filled(*pack_gaps(weight, bits), weight.size, stream_unit(plan))
     steps[0] -= 1
-    return Parts(_stream(values, plan), gaps=steps if bits == 8 else pack_codes(steps, bits))
+    gaps = steps if bits == 8 else pack_codes(steps, bits)
+    return Parts(_stream(values, plan), gaps=gaps, count=steps.size)
 
 
 def narrower(weight: Array, dtypes: tuple[np.dtype, ...]) -> tuple[np.dtype, ...]:
@@ -81,6 +96,8 @@ def narrower(weight: Array, dtypes: tuple[np.dtype, ...]) -> tuple[np.dtype, ...
 def _stream(values: Array, plan: Plan) -> Stream:
     if plan.coding is None:
         return Stream(values)
+    if plan.coding == HUFFMAN:
+        return _coded(values)
     if not isinstance(plan.coding, int):
         return Stream(values.astype(plan.coding))
     book = distinct(values, 1 << plan.coding)
@@ -96,6 +113,29 @@ def _stream(values: Array, plan: Plan) -> Stream:
     padded = np.zeros(1 << plan.coding, book.dtype)
     padded[: book.size] = book
     return Stream(pack_codes(codes, plan.coding), padded)
+
+
+def _coded(values: Array) -> Stream:
+    """Huffman codes.
+
+    Raises:
+        ValueError: there are more distinct elements than codes.
+    """
+    found = tally(values, 1 << LONGEST)
+    if found is None:
+        raise ValueError(f"more than {1 << LONGEST} distinct elements")
+    book, counts = found
+    if book.size == 1:  # the decoder wants every window to begin with a code
+        lengths, order = np.ones(2, np.uint8), np.zeros(2, np.int64)
+    else:
+        lengths = code_lengths(counts)
+        order = code_order(lengths)
+    stored, blocks = encode_symbols(look_up(values, book), lengths)
+    return Stream(stored, book[order], blocks=blocks, lengths=_narrowed(codes_of_length(lengths)))
+
+
+def _narrowed(counts: Codes) -> Codes:
+    return counts.astype(smallest_unsigned(int(counts.max()) + 1))
 
 
 def _split(weight: Array, unit: int) -> tuple[Array, Array | None]:

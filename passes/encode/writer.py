@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxpress.passes.encode.functions import bring_in, function, function_bytes
+from onnxpress.passes.encode.costs import ARGUMENT, CALL, TENSOR
+from onnxpress.passes.encode.functions import bring_in, function_bytes, short_names
 from onnxpress.passes.encode.parts import Parts, Stream
-from onnxpress.passes.encode.plans import ARGUMENT, CALL, GAP_BITS, PLANES, TENSOR, Plan
+from onnxpress.passes.encode.plans import GAP_BITS, HUFFMAN, PLANES, Plan
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.rewriter.functions import DECODING_DOMAIN
 from onnxpress.rewriter.model import Model
@@ -38,13 +39,17 @@ def _shared_cost(name: str, opset: int) -> int:
 
 
 class Writer:
-    """Adds decoding nodes to the main graph of a model, and what they share once."""
+    """Adds decoding nodes to the main graph of a model, and what they share once.
+
+    What is read by decoding nodes alone has a name of a letter or two: names take their bytes too.
+    """
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._shared: dict[tuple[str, tuple[int, ...], str, bytes], gs.Constant] = {}
+        self._shared: dict[tuple[tuple[int, ...], str, bytes], gs.Constant] = {}
         self._tables: dict[int, gs.Variable] = {}
         self._ranks: Sequence[gs.Variable] = ()
+        self._names = short_names()
 
     def write(self, weight: gs.Variable, plan: Plan, parts: Parts) -> None:
         """Add the nodes that compute `weight`.
@@ -56,7 +61,7 @@ class Writer:
         """
         shape = np.array(weight.shape, np.int64)
         if plan.layout == "fill":
-            self._call("Fill", [self._constant("value", parts.stream.stored), self._share("shape", shape)], [weight])
+            self._call("Fill", [self._constant(parts.stream.stored), self._share(shape)], [weight])
         elif plan.layout == "plain":
             self._plain(weight, plan, parts, shape)
         elif plan.layout == "mask":
@@ -68,82 +73,97 @@ class Writer:
         if parts.rest is None:
             self._values(plan, parts.stream, weight, shape, [weight])
             return
-        body = self._values(plan, parts.stream, weight, None)
+        body = self._values(plan, parts.stream, weight, shape)
         self._join(body, parts.rest, shape, weight)
 
     def _mask(self, weight: gs.Variable, plan: Plan, parts: Parts, shape: Array) -> None:
-        values = self._values(plan, parts.stream, weight, None)
-        zero = self._share("zero", np.zeros(1, weight.dtype))
-        inputs = [self._constant("mask", _present(parts.mask)), values, zero, *self._rank_tables()]
+        values = self._values(plan, parts.stream, weight, np.array([parts.count]))
+        zero = self._share(np.zeros(1, weight.dtype))
+        inputs = [self._constant(_present(parts.mask)), values, zero, *self._rank_tables()]
         if parts.rest is None:
-            self._call("Mask", [*inputs, self._share("shape", shape)], [weight])
+            self._call("Mask", [*inputs, self._share(shape)], [weight])
         else:
             self._join(self._call("Mask", [*inputs, self._flat()]), parts.rest, shape, weight)
 
     def _gaps(self, weight: gs.Variable, plan: Plan, parts: Parts, shape: Array) -> None:
-        values = self._values(plan, parts.stream, weight, None)
-        gaps: gs.Tensor = self._constant("gaps", _present(parts.gaps))
-        if (bits := GAP_BITS[plan.layout]) < 8:
-            gaps = self._call("Codes", [gaps, self._steps(bits), self._digits(bits), self._flat()])
-        zero = self._share("zero", np.zeros(1, weight.dtype))
-        self._call("Gaps", [gaps, values, zero, self._share("shape", shape)], [weight])
+        count = np.array([parts.count])
+        values = self._values(plan, parts.stream, weight, count)
+        gaps = self._huffman(parts.steps, count) if parts.steps else self._packed_gaps(plan, parts)
+        zero = self._share(np.zeros(1, weight.dtype))
+        self._call("Gaps", [gaps, values, zero, self._share(shape)], [weight])
+
+    def _packed_gaps(self, plan: Plan, parts: Parts) -> gs.Tensor:
+        gaps = self._constant(_present(parts.gaps))
+        if (bits := GAP_BITS[plan.layout]) == 8:
+            return gaps
+        return self._call("Codes", [gaps, self._steps(bits), self._digits(bits), self._flat()])
+
+    def _huffman(self, stream: Stream, shape: Array, outputs: Sequence[gs.Variable] | None = None) -> gs.Variable:
+        parts = (stream.stored, stream.blocks, stream.lengths, stream.book)
+        constants = [self._constant(_present(array)) for array in parts]
+        return self._call("Huffman", [*constants, self._share(shape)], outputs)
 
     def _values(
         self,
         plan: Plan,
         stream: Stream,
         weight: gs.Variable,
-        shape: Array | None,
+        shape: Array,
         outputs: Sequence[gs.Variable] | None = None,
     ) -> gs.Tensor:
-        """The listed elements: in `shape`, or flat where it is None."""
+        """The listed elements, in `shape`; without outputs flat, and `shape` is their number."""
         if plan.coding is None:
-            return self._constant("values", stream.stored)
+            return self._constant(stream.stored)
+        if plan.coding == HUFFMAN:
+            return self._huffman(stream, shape, outputs)
         if not isinstance(plan.coding, int):
-            narrow = self._constant("values", stream.stored)
+            narrow = self._constant(stream.stored)
             return self._call("Widen", [narrow], outputs, attrs={"to": onnx_dtype(weight.dtype)})
-        codes, book = self._constant("codes", stream.stored), self._constant("book", _present(stream.book))
+        codes, book = self._constant(stream.stored), self._constant(_present(stream.book))
         if plan.coding == 8:
             return self._call("Lookup", [codes, book], outputs)
-        target = self._flat() if shape is None else self._share("shape", shape)
+        target = self._flat() if outputs is None else self._share(shape)
         if stream.high is None:
             return self._call("Codes", [codes, book, self._digits(plan.coding), target], outputs)
         low, high = PLANES[plan.coding]
         ones = self._call("Codes", [codes, self._steps(low), self._digits(low), target])
-        weights = self._share("high", np.arange(1 << high, dtype=np.uint8) << np.uint8(low))
-        others = self._call("Codes", [self._constant("codes", stream.high), weights, self._digits(high), target])
+        weights = self._share(np.arange(1 << high, dtype=np.uint8) << np.uint8(low))
+        others = self._call("Codes", [self._constant(stream.high), weights, self._digits(high), target])
         return self._call("Planes", [ones, others, book], outputs)
 
     def _steps(self, bits: int) -> gs.Constant:
         """What codes of `bits` bits mean as numbers."""
-        return self._share("steps", np.arange(1 << bits, dtype=np.uint8))
+        return self._share(np.arange(1 << bits, dtype=np.uint8))
 
     def _join(self, body: gs.Tensor, rest: Array, shape: Array, weight: gs.Variable) -> None:
-        self._call("Join", [body, self._constant("rest", rest), self._share("shape", shape)], [weight])
+        self._call("Join", [body, self._constant(rest), self._share(shape)], [weight])
 
     def _digits(self, bits: int) -> gs.Variable:
         if bits not in self._tables:
-            divisors = self._share("divisors", np.array([1 << at for at in range(0, 8, bits)], np.int32))
-            base = self._share("base", np.array(1 << bits, np.int32))
+            divisors = self._share(np.array([1 << at for at in range(0, 8, bits)], np.int32))
+            base = self._share(np.array(1 << bits, np.int32))
             self._tables[bits] = self._call("Digits", [divisors, base])
         return self._tables[bits]
 
     def _rank_tables(self) -> Sequence[gs.Variable]:
         if not self._ranks:
-            self._ranks = [gs.Variable(self.model.names.fresh(name)) for name in ("bits", "ranks", "totals")]
+            self._ranks = [self._variable() for _ in range(3)]
             self._call("Ranks", [self._digits(1)], self._ranks)
         return self._ranks
 
     def _flat(self) -> gs.Constant:
-        return self._share("flat", np.array([-1], np.int64))
+        return self._share(np.array([-1], np.int64))
 
-    def _constant(self, hint: str, array: Array) -> gs.Constant:
-        return self.model.add_weight(hint, np.ascontiguousarray(array))
+    def _constant(self, array: Array) -> gs.Constant:
+        return self.model.add_weight(next(self._names), np.ascontiguousarray(array))
 
-    def _share(self, hint: str, array: Array) -> gs.Constant:
-        key = (hint, array.shape, array.dtype.name, array.tobytes())
+    def _variable(self) -> gs.Variable:
+        return gs.Variable(self.model.names.fresh(next(self._names)))
+
+    def _share(self, array: Array) -> gs.Constant:
+        key = (array.shape, array.dtype.name, array.tobytes())
         if key not in self._shared:
-            self._shared[key] = self._constant(hint, array)
+            self._shared[key] = self._constant(array)
         return self._shared[key]
 
     def _call(
@@ -156,8 +176,7 @@ class Writer:
     ) -> gs.Variable:
         """Add a call; without names, for it is gone once a session is there."""
         bring_in(self.model, name)
-        expected = function(name, self.model.opset).output
-        results = list(outputs) if outputs else [gs.Variable(self.model.names.fresh(each)) for each in expected]
+        results = list(outputs) if outputs else [self._variable()]
         node = gs.Node(name, "", attrs or {}, list(inputs), results, DECODING_DOMAIN)
         self.model.graph.nodes.append(node)
         return results[0]

@@ -100,4 +100,6 @@ def _trace_back(origins: Sequence[NDArray[np.int32]], rows: int, last: int) -> I
 
 def running(terms: Float64Array) -> Float64Array:
     """Sums of the first 0, 1, 2, ... terms."""
-    return np.concatenate([[0.0], np.cumsum(terms)])
+    sums = np.zeros(terms.size + 1)
+    np.cumsum(terms, out=sums[1:])
+    return sums

@@ -2,13 +2,14 @@
 
 Sorted values make the clusters intervals, so the best ones follow from dynamic programming (Wang and Song, 2011),
 here over groups of neighbouring values: exact where there are no more distinct values than `GROUPS`. Lloyd's
-iteration on the values themselves then moves the borders of the groups to where they belong.
+iteration on the values themselves then moves the borders of the groups to where they belong. The paper's own starts of
+that iteration are there for comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +32,26 @@ SORTED = 1 << 21
 
 _ANCHOR = 1e6  # mass that ties a cluster to zero, in masses of all other values
 _LEAST_GROUPS = 1024
-_ROUNDS = 100  # of Lloyd; from where the dynamic programming leaves off, a few do
+_ROUNDS = 300  # of Lloyd; from where the dynamic programming leaves off, a few do
 _TABLE = 1 << 24  # entries of the dynamic programming's table for many rows at once
 
 Floats: TypeAlias = NDArray[np.floating]
 
+Start: TypeAlias = Literal["optimal", "linear", "density", "random"]
+"""Where Lloyd's iteration starts: at the best clusters of groups; at centroids spread evenly over the values, or over
+their distribution function; or at some of the values."""
+
+STARTS: tuple[Start, ...] = ("optimal", "linear", "density", "random")
+
 
 def kmeans_1d(
-    values: Array, clusters: int, *, weights: Array | None = None, keep_zero: bool = False
+    values: Array,
+    clusters: int,
+    *,
+    weights: Array | None = None,
+    keep_zero: bool = False,
+    start: Start = "optimal",
+    seed: int = 0,
 ) -> tuple[Floats, Codes]:
     """Cluster values so that Σ weight·(value − centroid)² is least; deterministic.
 
@@ -50,6 +63,8 @@ def kmeans_1d(
         clusters: at least 1, with `keep_zero` at least 2.
         weights: importance of each value, same shape, finite and not negative; None counts all alike.
         keep_zero: values that are zero stay exactly zero: where there are any, one centroid is 0.0.
+        start: of Lloyd's iteration; other ones than `optimal` may end in worse clusters, and fewer.
+        seed: of `random`.
 
     Returns:
         Centroids [at most `clusters`], ascending, float32 (float64 for float64 values), and the codes, of the shape
@@ -59,13 +74,23 @@ def kmeans_1d(
         ValueError: no values, one that is not finite, unfit `weights`, or `clusters` too small.
     """
     _check(values, clusters, weights, keep_zero=keep_zero)
-    found = _cluster([_points(values, weights, keep_zero=keep_zero)], clusters, limit=GROUPS, keep_zero=keep_zero)[0]
+    points = points_of(values, weights=weights, keep_zero=keep_zero)
+    if start == "optimal":
+        found = _cluster([points], clusters, limit=GROUPS, keep_zero=keep_zero)[0]
+    else:
+        found = _started(points, clusters, start, seed, keep_zero=keep_zero)
     centroids = np.unique(found.astype(_kind(values)))
     return centroids, assign(values, centroids)
 
 
 def kmeans_rows(
-    values: Array, clusters: int, *, weights: Array | None = None, keep_zero: bool = False
+    values: Array,
+    clusters: int,
+    *,
+    weights: Array | None = None,
+    keep_zero: bool = False,
+    start: Start = "optimal",
+    seed: int = 0,
 ) -> tuple[Floats, Codes]:
     """Cluster each row by itself, as `kmeans_1d` does, with coarser groups and many rows at once.
 
@@ -74,6 +99,8 @@ def kmeans_rows(
         clusters: of a row, at least 1, with `keep_zero` at least 2.
         weights: importance of each value, same shape.
         keep_zero: zeros stay exactly zero.
+        start: of Lloyd's iteration.
+        seed: of `random`.
 
     Returns:
         Centroids [rows, clusters], each row ascending, its last repeated where fewer were needed; codes of the shape
@@ -89,8 +116,14 @@ def kmeans_rows(
     batch = max(1, min(_TABLE // (limit * clusters), 4 * SORTED // values[0].size))
     for first in range(0, values.shape[0], batch):
         rows = range(first, min(first + batch, values.shape[0]))
-        points = [_points(values[row], None if weights is None else weights[row], keep_zero=keep_zero) for row in rows]
-        found = _cluster(points, clusters, limit=limit, keep_zero=keep_zero)
+        points = [
+            points_of(values[row], weights=None if weights is None else weights[row], keep_zero=keep_zero)
+            for row in rows
+        ]
+        if start == "optimal":
+            found = _cluster(points, clusters, limit=limit, keep_zero=keep_zero)
+        else:
+            found = [_started(each, clusters, start, seed, keep_zero=keep_zero) for each in points]
         for row, centroids in zip(rows, found, strict=True):
             book = np.unique(centroids.astype(books.dtype))
             books[row] = np.pad(book, (0, clusters - book.size), mode="edge")
@@ -122,8 +155,14 @@ def assign(values: Array, centroids: Floats) -> Codes:
     return codes
 
 
-def _points(values: Array, weights: Array | None, *, keep_zero: bool) -> Points:
-    """What there is to cluster: exact up to `SORTED` values or `GROUPS` distinct ones, else the means of bins."""
+def points_of(values: Array, *, weights: Array | None = None, keep_zero: bool = False) -> Points:
+    """What there is to cluster: exact up to `SORTED` values or `GROUPS` distinct ones, else the means of bins.
+
+    Args:
+        values: any shape and float dtype, finite.
+        weights: importance of each value, same shape; None counts all alike.
+        keep_zero: zeros must have a point of their own.
+    """
     # a trace of mass everywhere: a value of no weight still has a place, and no sum of masses is zero
     trace = (
         0.0
@@ -191,12 +230,33 @@ def _cluster(points: Sequence[Points], clusters: int, *, limit: int, keep_zero: 
     many = [index for index, row in enumerate(points) if row.value.size > clusters]
     if many:
         rows = [points[index] for index in many]
-        edges = [_edges(row, limit, 32 * clusters) for row in rows]
+        masses = [running(row.mass) for row in rows]
+        edges = [_edges(row, mass, limit, 32 * clusters) for row, mass in zip(rows, masses, strict=True)]
         anchored = [_anchor(row) if keep_zero else row for row in rows]
         cuts = best_cuts(anchored, edges, clusters)
-        for index, row, cut in zip(many, rows, cuts, strict=True):
-            found[index] = _lloyd(row, cut, keep_zero=keep_zero)
+        for index, row, mass, cut in zip(many, rows, masses, cuts, strict=True):
+            found[index] = _lloyd(row, mass, cut, keep_zero=keep_zero)
     return found
+
+
+def _started(points: Points, clusters: int, start: Start, seed: int, *, keep_zero: bool) -> Float64Array:
+    """Centroids where Lloyd's iteration ends that starts as Han et al. have it."""
+    value = points.value
+    if value.size <= clusters:
+        return value
+    share = points.mass / points.mass.sum()
+    if start == "linear":
+        first = np.linspace(value[0], value[-1], clusters)
+    elif start == "density":
+        first = value[
+            np.minimum(np.searchsorted(np.cumsum(share), (np.arange(clusters) + 0.5) / clusters), value.size - 1)
+        ]
+    else:
+        first = value[np.random.default_rng(seed).choice(value.size, clusters, replace=False, p=share)]
+    inner = np.searchsorted(value, _borders(np.unique(first)), side="right")
+    return _lloyd(
+        points, running(points.mass), np.unique(np.concatenate([[0], inner, [value.size]])), keep_zero=keep_zero
+    )
 
 
 def _anchor(points: Points) -> Points:
@@ -204,24 +264,24 @@ def _anchor(points: Points) -> Points:
     return Points(points.value, np.where(points.value == 0, _ANCHOR * points.mass.sum(), points.mass))
 
 
-def _edges(points: Points, limit: int, groups: int) -> Ints:
+def _edges(points: Points, mass: Float64Array, limit: int, groups: int) -> Ints:
     """The first points of the groups, and the end: up to `limit` points each its own group.
 
-    Of more, half the groups are of equal width and half of equal mass.
+    Of more, half the groups are of equal width and half of equal mass, whose running sum is given.
     """
     if points.value.size <= limit:
         return np.arange(points.value.size + 1)
-    value, mass = points.value, np.cumsum(points.mass)
+    value = points.value
     groups = min(limit, max(_LEAST_GROUPS, groups))
     by_value = np.searchsorted(value, np.linspace(value[0], value[-1], groups // 2))
-    by_mass = np.searchsorted(mass, np.linspace(0, mass[-1], groups // 2))
+    by_mass = np.searchsorted(mass[1:], np.linspace(0, mass[-1], groups // 2))
     return np.unique(np.concatenate([[0, value.size], by_value, np.minimum(by_mass, value.size)]))
 
 
-def _lloyd(points: Points, cuts: Ints, *, keep_zero: bool) -> Float64Array:
+def _lloyd(points: Points, mass: Float64Array, cuts: Ints, *, keep_zero: bool) -> Float64Array:
     """Centroids after moving every cut to the middle of its neighbours, and these to their means, until all rest."""
     value: Float64Array = points.value
-    mass, moment = running(points.mass), running(points.mass * value)
+    moment = running(points.mass * value)
     zero = int(np.searchsorted(value, 0.0))
     pinned = keep_zero and zero < value.size and value[zero] == 0
     cuts = np.unique(cuts)

@@ -17,6 +17,9 @@ from onnxpress.passes.kernels.arrays import PIECE, Array, Bits, Codes, bits_of, 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
+_SHORT = 4096
+"""Distances below this are counted in a table."""
+
 
 def packed_bytes(count: int, bits: int) -> int:
     """Bytes of `count` codes of `bits` bits without gaps."""
@@ -64,12 +67,24 @@ def distinct(weight: Array, limit: int) -> Array | None:
     Returns:
         [at most limit] of the dtype of `weight`.
     """
+    found = tally(weight, limit)
+    return None if found is None else found[0]
+
+
+def tally(weight: Array, limit: int) -> tuple[Array, Ints] | None:
+    """The distinct elements as `distinct` gives them, and how often each occurs; None beyond `limit` of them.
+
+    Returns:
+        Elements [at most limit], and counts [as many].
+    """
     known: Bits = np.empty(0, np.dtype(f"u{weight.dtype.itemsize}"))
+    counts = np.empty(0, np.int64)
     for piece in _growing(weight):
-        known = _sorted_unique(np.concatenate([known, _sorted_unique(bits_of(piece))]))
+        bits, more = _counted(bits_of(piece).reshape(-1), np.ones(piece.size, np.int64))
+        known, counts = _counted(np.concatenate([known, bits]), np.concatenate([counts, more]))
         if known.size > limit:
             return None
-    return known.view(weight.dtype)
+    return known.view(weight.dtype), counts
 
 
 def look_up(weight: Array, values: Array) -> Codes:
@@ -147,12 +162,29 @@ class Survey:
         nonzeros: elements that are not zero.
         values: the distinct elements, by ascending bits; None where there are more than were asked for.
         entries: for each width of step in bits, the entries of `pack_gaps`.
+        counts: how often each of the distinct elements occurs; None where they are not known.
+        gaps: distances from one element that is not zero to the next, from just before the first on, ascending; and
+            how often each occurs.
+        first: the first of these distances; 0 if there is none.
     """
 
     count: int
     nonzeros: int
     values: Array | None
     entries: dict[int, int]
+    counts: Ints | None
+    gaps: tuple[Ints, Ints]
+    first: int
+
+    def step_counts(self, bits: int) -> Ints:
+        """How often each step occurs among those of `pack_gaps`: [2^bits]."""
+        most = (1 << bits) - 1
+        length, times = self.gaps
+        entries = (length - 1) // most + 1
+        found = np.zeros(most + 1, np.int64)
+        np.add.at(found, length - (entries - 1) * most, times)
+        found[most] += int(((entries - 1) * times).sum())
+        return found
 
 
 def survey(weight: Array, *, limit: int = 256, steps: tuple[int, ...] = (4, 8)) -> Survey:
@@ -163,12 +195,18 @@ def survey(weight: Array, *, limit: int = 256, steps: tuple[int, ...] = (4, 8)) 
         limit: distinct elements of interest.
         steps: widths of relative indices of interest, in bits.
     """
-    nonzeros, entries = 0, dict.fromkeys(steps, 0)
-    for gaps, found in _gaps(weight):
-        nonzeros += found.size
-        for bits in steps:
-            entries[bits] += int(((gaps - 1) // ((1 << bits) - 1) + 1).sum())
-    return Survey(weight.size, nonzeros, distinct(weight, limit), entries)
+    # long distances are few, for they add up to the number of elements
+    short, long, first = np.zeros(_SHORT, np.int64), [np.empty(0, np.int64)], 0
+    for each, _ in _gaps(weight):
+        first = first or int(each[0])
+        short += np.bincount(each[each < _SHORT], minlength=_SHORT)
+        long.append(each[each >= _SHORT])
+    lengths = np.flatnonzero(short)
+    beyond = np.unique(np.concatenate(long), return_counts=True)
+    gaps = np.concatenate([lengths, beyond[0]]), np.concatenate([short[lengths], beyond[1]])
+    entries = {bits: int((((gaps[0] - 1) // ((1 << bits) - 1) + 1) * gaps[1]).sum()) for bits in steps}
+    values, counts = tally(weight, limit) or (None, None)
+    return Survey(weight.size, int(gaps[1].sum()), values, entries, counts, gaps, first)
 
 
 def _gaps(weight: Array) -> Iterator[tuple[Ints, Array]]:
@@ -191,12 +229,24 @@ def _growing(weight: Array) -> Iterator[Array]:
         size = PIECE
 
 
-def _sorted_unique(bits: Bits) -> Bits:
+def _counted(bits: Bits, times: Ints) -> tuple[Bits, Ints]:
+    """Distinct ones in ascending order, and the sum of the times of each."""
     # np.unique hashes integers, many times slower than to sort them
-    ordered = np.sort(bits, axis=None)
+    if (times == 1).all():
+        ordered = np.sort(bits)
+        starts = _beginnings(ordered)
+        return ordered[starts], np.diff(starts, append=bits.size)
+    order = np.argsort(bits)
+    ordered = bits[order]
+    starts = _beginnings(ordered)
+    return ordered[starts], np.add.reduceat(times[order], starts) if starts.size else times
+
+
+def _beginnings(ordered: Bits) -> Ints:
+    """Where each run of equal elements begins."""
     first = np.ones(ordered.size, np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    return ordered[first]
+    return np.flatnonzero(first)
 
 
 def _check_bits(bits: int) -> None:

@@ -56,8 +56,8 @@ def fix_defaults(model: Model) -> Outcome:
     return outcome
 
 
-def share_identical(model: Model, shapes: Shapes) -> Outcome:
-    """Equal constants -> one, which all graphs below the main one can see too; tied embeddings are exported twice."""
+def share_identical(model: Model, shapes: Shapes, *, least: int = WORTH) -> Outcome:
+    """Equal constants of so many bytes -> one, which all graphs can see; tied embeddings are exported twice."""
     outcome = Outcome()
     fixed = output_ids(model) | {id(t) for graph in graphs(model.graph) for t in graph.inputs}
     seen: dict[tuple[object, ...], list[tuple[gs.Graph, gs.Constant]]] = {}
@@ -65,7 +65,7 @@ def share_identical(model: Model, shapes: Shapes) -> Outcome:
         for constant in model.constants() if graph is model.graph else list(graph.constants):
             values = values_of(constant)
             odd = isinstance(values, SparseForm) or values.dtype == object
-            if odd or values.nbytes < WORTH or id(constant) in fixed or not constant.outputs:
+            if odd or values.nbytes < least or id(constant) in fixed or not constant.outputs:
                 continue
             same = seen.setdefault((values.element_type, values.shape, _fingerprint(values)), [])
             first = next(((home, each) for home, each in same if _equal(each, constant)), None)

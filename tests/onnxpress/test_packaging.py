@@ -139,7 +139,7 @@ def kinds(parent: type[Pass]) -> Iterator[type[Pass]]:
 
 
 def test_kernels_know_arrays_only():
-    allowed = {"numpy", "scipy", "sklearn"} | sys.stdlib_module_names
+    allowed = {"numpy", "scipy", "sklearn", "threadpoolctl"} | sys.stdlib_module_names
     for path in sources("passes/kernels"):
         for module in imports(path):
             own = module.startswith("onnxpress.passes.kernels")

@@ -5,13 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxpress.passes.encode.choose import choose
-from onnxpress.passes.encode.plans import Option, Plan
+from onnxpress.passes.encode.options import Option
+from onnxpress.passes.encode.plans import Plan
 
 PLAN = Plan("plain", 4)
 
 
-def option(nbytes, *needs):
-    return Option(PLAN, nbytes, frozenset(needs))
+def option(nbytes, *needs, load=0):
+    return Option(PLAN, nbytes, frozenset(needs), load)
 
 
 def total(chosen, costs):
@@ -38,6 +39,23 @@ def test_two_parts_that_pay_only_without_each_other_are_not_both_taken():
 def test_a_small_saving_is_no_reason(least, dense):
     choices = [[Option(None, 100), option(40)]]
     assert (choose(choices, costs={}, least=least)[0].plan is None) == dense
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(300, [2, 2]), (299, [1, 2]), (200, [1, 2]), (150, [1, 1]), (99, [1, 0])]
+)
+def test_memory_goes_where_it_saves_most(most, expected):
+    choices = [
+        [Option(None, 1000), option(400, load=50), option(395, load=150)],
+        [Option(None, 1000), option(800, load=50), option(500, load=150)],
+    ]
+    assert choose(choices, costs={}, most_load=most) == [each[i] for each, i in zip(choices, expected, strict=True)]
+
+
+def test_a_shared_part_is_not_paid_for_by_those_that_have_no_memory():
+    choices = [[Option(None, 100), option(50, load=10), option(40, "a", load=100)] for _ in range(3)]
+    assert choose(choices, costs={"a": 20}) == [each[2] for each in choices]
+    assert choose(choices, costs={"a": 20}, most_load=299) == [each[1] for each in choices]
 
 
 def test_no_weights_no_choice():

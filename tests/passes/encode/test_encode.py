@@ -63,6 +63,17 @@ def test_encode_then_decode_gives_the_model_back(tmp_path, make_model, make_weig
     assert constants_of(decode(Model.load(tmp_path / "small.onnx")).model) == constants_of(model)
 
 
+def test_huffman_codes_are_folded_and_decode_to_the_same_weights(tmp_path, make_model, make_weight, constants_of):
+    weights = {f"w{i}": make_weight((200, 200), density=0.1 + 0.2 * i, distinct=17 + 9 * i, seed=i) for i in range(4)}
+    model = make_model(weights)
+    result = Encode()(model)
+    assert all("Huffman" in change.action for change in result.report.changes)
+    assert len(result.report.changes) == 4
+    result.model.save(tmp_path / "small.onnx")
+    assert undecoded_nodes(tmp_path / "small.onnx") == []
+    assert constants_of(decode(Model.load(tmp_path / "small.onnx")).model) == constants_of(model)
+
+
 def test_the_callers_model_stays_as_it_was(make_model, make_weight):
     model = make_model({"w": make_weight((64, 64), distinct=4)})
     before = model.to_proto().SerializeToString(deterministic=True)
@@ -156,10 +167,10 @@ def test_says_why_it_left_weights_alone(make_model, make_weight):
 
 
 def test_a_gain_smaller_than_the_functions_is_none(make_model, make_weight):
-    report = Encode()(make_model({"w": make_weight((9, 9), distinct=16)})).report
+    report = Encode()(make_model({"w": make_weight((9, 9), distinct=24)})).report
     assert report.changes == []
     assert reasons(report)["node0"].startswith("saves too little: codes of 8 bits would take")
-    many = {f"w{i}": make_weight((9, 9), distinct=16, seed=i) for i in range(6)}
+    many = {f"w{i}": make_weight((9, 9), distinct=24, seed=i) for i in range(6)}
     assert len(Encode()(make_model(many)).report.changes) == 6
 
 
@@ -257,7 +268,10 @@ def test_lenet_pruned_and_shared_is_twenty_times_smaller_in_one_file(tmp_path):
 
 def test_takes_only_the_layouts_it_may(make_model, make_weight):
     model = make_model({"w": make_weight((128, 128), density=0.6, distinct=16)})
-    actions = [Encode(layouts=names)(model).report.changes for names in (("plain", "mask"), ("plain",), ("gaps8",))]
+    actions = [
+        Encode(layouts=names, huffman=False)(model).report.changes
+        for names in (("plain", "mask"), ("plain",), ("gaps8",))
+    ]
     assert [each.action for changes in actions for each in changes] == [
         "bit mask, codes of 4 bits",
         "codes of 5 bits",
@@ -285,9 +299,38 @@ def test_rejects_an_unknown_layout():
         Encode(layouts=("mask", "huffman"))
 
 
+def test_chooses_larger_plans_where_the_smallest_take_too_much_memory(make_model, make_weight):
+    model = make_model({f"w{i}": make_weight((256, 256), density=0.1, distinct=15, seed=i) for i in range(4)})
+    free, held, least = (Encode(max_load_bytes=each)(model) for each in (None, 4_000_000, 0))
+    assert [c.action for c in free.report.changes] == ["Huffman-coded gaps below 128, Huffman codes"] * 4
+    assert {c.action for c in held.report.changes} == {"gaps of 4 bits, codes of 4 bits"}
+    assert "of max_load_bytes = 4,000,000" in reasons(held.report)["graph"]
+    assert "graph" not in reasons(free.report)
+    assert least.report.changes == []
+
+
+def test_lenet_pruned_and_shared_needs_huffman_codes_for_thirty_five_times(tmp_path):
+    source = Path(models.__file__).with_name("lenet5.onnx")
+    model = Model.load(source)
+    for site in find_sites(model):
+        weight = site.array()
+        kept = np.abs(weight) > np.quantile(np.abs(weight), 0.92 if weight.size > 1000 else 0.4)
+        centres = np.quantile(weight[kept], np.linspace(0, 1, 15))
+        shared = centres[np.searchsorted((centres[1:] + centres[:-1]) / 2, weight)]
+        model.replace_weight(site.weight, np.where(kept, shared, 0).astype(np.float32))
+    assert Encode()(model).model.save(tmp_path / "small.onnx") < source.stat().st_size / 35
+    assert undecoded_nodes(tmp_path / "small.onnx") == []
+    assert Encode(huffman=False)(model).model.save(tmp_path / "large.onnx") > source.stat().st_size / 35
+
+
 def test_rejects_a_negative_saving():
     with pytest.raises(ConfigError, match="least_saving must be a whole number of at least 0, got -1"):
         Encode(least_saving=-1)
+
+
+def test_rejects_negative_memory():
+    with pytest.raises(ConfigError, match="max_load_bytes must be a whole number of at least 0, got -1"):
+        Encode(max_load_bytes=-1)
 
 
 def test_rejects_globs_that_are_no_list():

@@ -4,8 +4,14 @@ import pytest
 
 from onnxpress.passes.encode.parts import narrower, take_apart
 from onnxpress.passes.encode.plans import Plan
+from onnxpress.passes.kernels.huffman import BLOCK, decode_symbols
 
 HALF, BRAIN, SINGLE = (np.dtype(d) for d in ("float16", ml_dtypes.bfloat16, "float32"))
+
+
+def decoded(stream, count):
+    lengths = np.repeat(np.arange(1, 13, dtype=np.uint8), stream.lengths)
+    return stream.book[decode_symbols(stream.stored, lengths, count)]
 
 
 def test_narrower_types_hold_every_element():
@@ -38,9 +44,29 @@ def test_zeros_after_the_last_element_fill_the_byte_too():
     assert list(np.cumsum(take_apart(array, Plan("gaps8", 4)).gaps)) == [0, 1, 2, 3]
 
 
+def test_huffman_codes_hold_the_values_and_the_gaps():
+    array = np.zeros(3000, np.float32)
+    array[::3], array[1::7] = 2, 5
+    parts = take_apart(array, Plan("gaps", "huffman", 2))
+    steps, values = (decoded(stream, parts.count) for stream in (parts.steps, parts.stream))
+    back = np.zeros_like(array)
+    back[np.cumsum(steps, dtype=int)] = values
+    np.testing.assert_array_equal(back, array)
+    assert parts.stream.blocks.size == -(-parts.count // BLOCK)
+
+
+def test_a_single_value_has_a_code_of_one_bit():
+    array = np.zeros(100, np.float32)
+    array[::10] = 3
+    stream = take_apart(array, Plan("mask", "huffman")).stream
+    assert (list(stream.book), list(stream.lengths), stream.stored.size) == ([3, 3], [2] + [0] * 11, 2)
+
+
 def test_refuses_plans_that_do_not_fit():
     with pytest.raises(ValueError, match="more than 4 distinct"):
         take_apart(np.arange(8, dtype=np.float32), Plan("plain", 2))
+    with pytest.raises(ValueError, match="more than 4096 distinct"):
+        take_apart(np.arange(5000, dtype=np.float32), Plan("plain", "huffman"))
     with pytest.raises(ValueError, match="too few zeros"):
         take_apart(np.array([1, 1, 1], np.float32), Plan("gaps4"))
 
@@ -48,5 +74,12 @@ def test_refuses_plans_that_do_not_fit():
 def test_does_not_write_into_the_weight():
     array = np.arange(64, dtype=np.float32) % 5
     array.flags.writeable = False
-    for plan in (Plan("plain", 4), Plan("mask"), Plan("gaps4", 4), Plan("gaps8"), Plan("plain", HALF)):
+    for plan in (
+        Plan("plain", 4),
+        Plan("mask"),
+        Plan("gaps4", 4),
+        Plan("gaps8"),
+        Plan("plain", HALF),
+        Plan("gaps", "huffman", 3),
+    ):
         take_apart(array, plan)

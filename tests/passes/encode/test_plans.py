@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from onnxpress.passes.encode.plans import MOST_DISTINCT, Facts, Option, Plan, options
+from onnxpress.passes.encode.options import Option, options
+from onnxpress.passes.encode.plans import MOST_DISTINCT, Facts, Plan
 from onnxpress.passes.kernels.packing import survey
 
 
@@ -20,13 +21,13 @@ def smallest(array, narrow=()):
         (1.0, 2, "codes of 1 bit"),
         (1.0, 4, "codes of 2 bits"),
         (1.0, 16, "codes of 4 bits"),
-        (1.0, 200, "codes of 8 bits"),
+        (1.0, 200, "Huffman codes"),
         (1.0, None, "None"),
         (0.6, None, "bit mask"),
         (0.6, 16, "bit mask, codes of 4 bits"),
         (0.6, 256, "bit mask, codes of 8 bits"),
-        (0.1, None, "gaps of 8 bits"),
-        (0.1, 15, "gaps of 4 bits, codes of 4 bits"),
+        (0.1, None, "Huffman-coded gaps below 128"),
+        (0.1, 15, "Huffman-coded gaps below 128, Huffman codes"),
         (0.01, 15, "gaps of 8 bits, codes of 4 bits"),
         (0.01, None, "gaps of 8 bits"),
         (0.0, None, "one value"),
@@ -41,6 +42,9 @@ def test_narrower_floats_win_where_elements_differ(make_weight):
     assert smallest(make_weight((64, 64), dtype="float16").astype("float32"), half) == "float16 values"
     sparse = make_weight((64, 64), density=0.1, dtype="float16").astype("float32")
     assert smallest(sparse, half) == "gaps of 8 bits, float16 values"
+    assert smallest(make_weight((256, 256), density=0.1, dtype="float16").astype("float32"), half) == (
+        "Huffman-coded gaps below 128, float16 values"
+    )
 
 
 def test_dense_comes_first_and_alone_where_nothing_fits(make_weight):
@@ -49,7 +53,8 @@ def test_dense_comes_first_and_alone_where_nothing_fits(make_weight):
 
 def test_a_code_is_narrower_than_what_it_stands_for(make_weight):
     array = np.random.default_rng(0).integers(-100, 100, (64, 64)).astype(np.int8)
-    assert [o.plan.coding for o in options(facts(array)) if o.plan and o.plan.layout == "plain"] == []
+    plain = [o.plan for o in options(facts(array)) if o.plan and o.plan.layout == "plain"]
+    assert plain == [Plan("plain", "huffman")]
 
 
 def test_a_mask_needs_no_code_for_zero(make_weight):
@@ -57,3 +62,34 @@ def test_a_mask_needs_no_code_for_zero(make_weight):
     plans = [o.plan for o in options(facts(array))]
     assert Plan("mask", 4) in plans
     assert Plan("gaps4", 4) not in plans
+
+
+@pytest.mark.parametrize("density", [1.0, 0.4, 0.05])
+def test_skewed_values_take_no_more_than_their_entropy_and_a_twentieth(density):
+    random = np.random.default_rng(0)
+    codes = np.clip(np.round(random.standard_normal((400, 400)) * 2), -7, 8)
+    array = np.where(random.random(codes.shape) < density, np.where(codes == 0, 9, codes), 0).astype(np.float32)
+    share = np.unique(array, return_counts=True)[1] / array.size
+    entropy = -(share * np.log2(share)).sum() * array.size / 8
+    best = min(options(facts(array)), key=lambda o: o.nbytes)
+    assert best.plan.coding == "huffman"
+    assert entropy < best.nbytes < 1.05 * entropy + 600  # names, calls, the book
+
+
+def test_steps_beyond_the_longest_gap_are_not_tried(make_weight):
+    array = np.zeros((64, 64), np.float32)
+    array[:, ::10] = 1
+    assert {o.plan.steps for o in options(facts(array)) if o.plan and o.plan.layout == "gaps"} == {2, 3, 4}
+
+
+def test_huffman_codes_may_be_left_out(make_weight):
+    array = make_weight((128, 256), density=0.1, distinct=15)
+    plans = [o.plan for o in options(facts(array), huffman=False) if o.plan]
+    assert plans
+    assert not [p for p in plans if p.coding == "huffman" or p.layout == "gaps"]
+
+
+def test_huffman_codes_take_more_memory_to_load(make_weight):
+    found = {o.plan: o.load for o in options(facts(make_weight((128, 128), density=0.3, distinct=15)))}
+    assert found[None] == 0
+    assert found[Plan("gaps8", 4)] < found[Plan("mask", 4)] < found[Plan("gaps", "huffman", 5)]

@@ -175,3 +175,42 @@ def test_a_scalar_and_one_cluster():
 def test_refuses(values, clusters, options, reason):
     with pytest.raises(ValueError, match=reason):
         kmeans_1d(values, clusters, **options)
+
+
+@modest
+@given(seed=seeds, clusters=st.integers(2, 20), start=st.sampled_from(kmeans.STARTS[1:]), weighted=st.booleans())
+def test_other_starts_end_where_each_centroid_is_the_mean_of_its_values(seed, clusters, start, weighted):
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal(400)
+    weights = rng.random(400) + 0.01 if weighted else None
+    centroids, codes = kmeans_1d(values, clusters, weights=weights, start=start, seed=seed)
+    assert np.unique(codes).size == centroids.size <= clusters
+    for code, centroid in enumerate(centroids):
+        chosen = codes == code
+        mean = np.average(values[chosen], weights=None if weights is None else weights[chosen])
+        assert centroid == pytest.approx(mean, rel=1e-6, abs=1e-9)  # of a trace of mass
+
+
+@pytest.mark.parametrize("start", kmeans.STARTS)
+def test_no_start_ends_better_than_the_optimal_one(start):
+    values = np.random.default_rng(0).standard_t(3, 3000)
+    least = squared_error(values, *kmeans_1d(values, 12))
+    assert squared_error(values, *kmeans_1d(values, 12, start=start)) >= least * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("start", kmeans.STARTS)
+def test_every_start_keeps_zeros_and_few_values(start):
+    values = np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32)
+    values[np.abs(values) < 0.5] = 0
+    centroids, codes = kmeans_1d(values, 6, keep_zero=True, start=start)
+    assert not centroids[codes][values == 0].any()
+    books, codes = kmeans_rows(values, 6, keep_zero=True, start=start)
+    assert not np.take_along_axis(books, codes.astype(int), 1)[values == 0].any()
+    np.testing.assert_array_equal(kmeans_1d(np.arange(3.0), 8, start=start)[0], np.arange(3.0))
+
+
+def test_seed_decides_where_random_starts():
+    values = np.random.default_rng(0).standard_t(3, 3000)
+    first, again, other = (kmeans_1d(values, 12, start="random", seed=seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress.passes.kernels.arrays import smallest_unsigned
+from onnxpress.passes.kernels.arrays import bits_of, smallest_unsigned
 from onnxpress.passes.kernels.packing import (
     distinct,
     look_up,
@@ -159,6 +159,10 @@ def test_a_survey_counts_what_the_codecs_write(seed, shape, dtype, levels, bits)
     assert (counts.values is None) == (values is None)
     if values is not None:
         same_bits(counts.values, values)
+        np.testing.assert_array_equal(counts.counts, [(bits_of(weight) == bits_of(v)).sum() for v in values])
+    found = pack_gaps(weight, bits)[0]
+    np.testing.assert_array_equal(counts.step_counts(bits), np.bincount(found, minlength=1 << bits))
+    assert counts.first == (np.flatnonzero(bits_of(weight)).min() + 1 if counts.nonzeros else 0)
 
 
 def test_a_survey_counts_across_pieces():

@@ -139,6 +139,8 @@ def test_a_shared_weight_is_one_site(build):
         ({"clusters": 1}, "clusters must be a whole number of at least 2, got 1"),
         ({"clusters": 70000}, "clusters must lie in 2 to 65536, got 70000"),
         ({"bits": 4, "per": "row"}, "per must be tensor or channel, got 'row'"),
+        ({"bits": 4, "start": "best"}, "start must be optimal or linear or density or random, got 'best'"),
+        ({"bits": 4, "seed": -1}, "seed must be a whole number of at least 0, got -1"),
     ],
 )
 def test_refuses_bad_options(options, message):
@@ -157,3 +159,16 @@ def test_takes_the_fewest_bits_that_keep_to_an_error(layer):
 def test_leaves_a_weight_that_needs_too_many_bits(layer):
     report = ShareKMeans(error=1e-6)(layer((200, 100))).report
     assert "needs more than 8 bits" in report.skips[0].reason
+
+
+@pytest.mark.parametrize("per", ["tensor", "channel"])
+def test_starts_as_the_paper_does_where_asked_to(layer, per):
+    model = layer((200, 40))
+    best, *others = (
+        ShareKMeans(bits=4, per=per, start=start)(model).report.changes[0].error
+        for start in ("optimal", "linear", "density", "random")
+    )
+    assert all(best < other < 2 * best for other in others)
+    seeds = [weight(ShareKMeans(bits=4, per=per, start="random", seed=seed)(model).model) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(seeds[0], seeds[1])
+    assert not np.array_equal(seeds[0], seeds[2])

@@ -1,0 +1,132 @@
+"""Weights whose channels have few values each, as codes and a book for each channel.
+
+`binarize` and `share-kmeans` leave such weights. All channels together may have thousands of values, which one book
+cannot name in few bits. The codes, a byte each, are stored as small as any weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxpress.passes.encode.functions import bring_in
+from onnxpress.passes.kernels.arrays import Array, Codes, bits_of
+from onnxpress.rewriter.edits import redirect
+from onnxpress.rewriter.functions import DECODING_DOMAIN
+from onnxpress.rewriter.model import Model
+
+MOST_LEVELS = 33
+"""Distinct values of a channel at most: 32 and a zero."""
+_CALL = 200
+"""Bytes of a call with the sizes it takes, and the share of a weight in the function."""
+_MOST_DISTINCT = 4096
+"""Distinct values that one book can name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channels:
+    """A weight as codes and books.
+
+    Attributes:
+        codes: of each element, in the shape of the weight; zero has the code 0 where there is one.
+        books: value of each code of each channel, [levels, channels].
+        axis: of the channels.
+    """
+
+    codes: Codes
+    books: Array
+    axis: int
+
+    def restore(self) -> Array:
+        """The weight, bit for bit."""
+        sizes = [1] * self.codes.ndim
+        sizes[self.axis] = -1
+        channel = np.arange(self.books.shape[1]).reshape(sizes)
+        return np.asarray(self.books[self.codes, channel])
+
+
+def split(weight: Array) -> Channels | None:
+    """Codes and books by the axis where they take least; None where that saves nothing.
+
+    Args:
+        weight: of 16, 32 or 64 bits an element.
+    """
+    if weight.ndim < 2 or weight.dtype.kind != "f" or not weight.size:
+        return None
+    found = [(_bytes_of(each), each.axis, each) for each in _splits(weight)]
+    if not found:
+        return None
+    size, _, best = min(found, key=lambda each: each[:2])
+    return best if size < 0.95 * _bytes_at_once(weight) else None
+
+
+def write(model: Model, graph: gs.Graph, constant: gs.Constant, parts: Channels, name: str) -> gs.Constant:
+    """Let a node compute a constant from its codes, which are returned.
+
+    Args:
+        model: takes the node and its function.
+        graph: holds the constant.
+        constant: is replaced for all its readers.
+        parts: what it was taken apart into.
+        name: of what the node gives.
+    """
+    bring_in(model, "Channels")
+    levels, channels = parts.books.shape
+    sizes = np.ones(parts.codes.ndim, np.int64)
+    sizes[parts.axis] = channels
+    codes = model.add_weight("k", parts.codes)
+    others = [parts.books.reshape(levels * channels), np.array(channels, np.int32), sizes]
+    inputs = [codes, *(model.add_weight("k", each) for each in others)]
+    weight = gs.Variable(name, parts.books.dtype, list(parts.codes.shape))
+    model.graph.nodes.append(gs.Node("Channels", "", {}, inputs, [weight], DECODING_DOMAIN))
+    redirect(model, graph, constant, weight)
+    return codes
+
+
+def _splits(weight: Array) -> Iterator[Channels]:
+    for axis in range(weight.ndim):
+        rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+        if rows.shape[1] <= 2 or len(rows) < 2 or (books := _books(rows)) is None:
+            continue
+        levels = max(map(len, books))
+        table = np.stack([np.concatenate([each, np.repeat(each[:1], levels - len(each))]) for each in books])
+        codes = np.stack([np.searchsorted(each, bits_of(row)) for each, row in zip(books, rows, strict=True)])
+        shape = np.moveaxis(weight, axis, 0).shape
+        whole = np.moveaxis(codes.astype(np.uint8).reshape(shape), 0, axis)
+        yield Channels(np.ascontiguousarray(whole), np.ascontiguousarray(table.T).view(weight.dtype), axis)
+
+
+def _books(rows: Array) -> list[Array] | None:
+    """Distinct bits of each row in order, zero first; None where a row has too many of them."""
+    books = []
+    for row in rows:
+        if len(np.unique(bits_of(row[: 4 * MOST_LEVELS]))) > MOST_LEVELS:
+            return None
+        books.append(np.unique(bits_of(row)))
+        if len(books[-1]) > MOST_LEVELS:
+            return None
+    return books
+
+
+def _bytes_of(parts: Channels) -> float:
+    counts = np.bincount(parts.codes.reshape(-1))
+    return _coded_bytes(counts[counts > 0]) + parts.books.nbytes + _CALL
+
+
+def _bytes_at_once(weight: Array) -> float:
+    """What one book for all takes about."""
+    _, counts = np.unique(bits_of(weight), return_counts=True)
+    if len(counts) > _MOST_DISTINCT:
+        return float(weight.nbytes)
+    return min(float(weight.nbytes), _coded_bytes(counts) + len(counts) * weight.itemsize)
+
+
+def _coded_bytes(counts: Array) -> float:
+    """By entropy, with codes of whole bits where there are few."""
+    part = counts / counts.sum()
+    entropy = float(-(part * np.log2(part)).sum())
+    whole = float(np.ceil(np.log2(max(2, len(counts)))))
+    return float(counts.sum()) * min(whole, max(entropy, 0.02) * 1.02) / 8

@@ -1,0 +1,202 @@
+"""Values of codebooks, fitted by least squares to the outputs that a layer should have; the codes stay.
+
+A weight in codes is linear in the values of its codebook, W = Σ_v value_v·(codes = v), so the normal equations of the
+layer become ones of as many unknowns as there are values: of a whole weight, or of each row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxpress.passes.kernels.arrays import Codes, Float64Array, Mask
+from onnxpress.passes.kernels.least_squares import RIDGES, Choice
+from onnxpress.passes.kernels.normal import Normal
+
+_PATIENCE = 2
+"""Ridges that may be worse than the best before smaller ones are no longer tried."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BookNormal:
+    """The normal equations of codebooks: one for all rows of a weight, or one for each. All float64.
+
+    With z the sums of what a row reads over the inputs that have the same code, [values]:
+
+    Attributes:
+        moment: Σ z·zᵀ, [books, values, values].
+        cross: Σ y·z, [books, values].
+        input_sum: Σ z, [rows, values].
+        output_sum: Σ y, [rows].
+        energy: Σ y², over all rows.
+        spread: mean variance of what is read, times the samples, [books].
+        count: samples summed.
+    """
+
+    moment: Float64Array
+    cross: Float64Array
+    input_sum: Float64Array
+    output_sum: Float64Array
+    energy: float
+    spread: Float64Array
+    count: int
+
+    @classmethod
+    def of(cls, normal: Normal, codes: Codes, values: int, *, each: bool) -> BookNormal:
+        """The equations of the codebooks of a layer.
+
+        Args:
+            normal: of the layer.
+            codes: of its weight, [rows, k], below `values`.
+            values: of a codebook.
+            each: whether every row has a codebook of its own.
+
+        Raises:
+            ValueError: shapes that do not fit, or sums that are not finite.
+        """
+        if codes.shape != normal.shape:
+            raise ValueError(f"codes of shape {list(codes.shape)} do not fit equations for {list(normal.shape)}")
+        square = np.einsum("gkk->gk", normal.moment)
+        if not (np.isfinite(square).all() and np.isfinite(normal.energy).all() and normal.count):
+            raise ValueError("there are no rows to fit, or they are not finite")
+        rows = normal.cross.shape[1]
+        books = len(codes) if each else 1
+        moment, cross = np.zeros((books, values, values)), np.zeros((books, values))
+        inputs = np.empty((len(codes), values))
+        for row, code in enumerate(codes):
+            group, index = divmod(row, rows)
+            book = row if each else 0
+            moment[book] += _summed(normal.moment[group], code, values)
+            cross[book] += np.bincount(code, normal.cross[group, index], values)
+            inputs[row] = np.bincount(code, normal.input_sum[group], values)
+        spread = np.maximum(square - normal.input_sum**2 / normal.count, 0).mean(1)
+        return cls(
+            moment,
+            cross,
+            inputs,
+            normal.output_sum.reshape(-1),
+            float(normal.energy.sum()),
+            spread.repeat(rows) if each else spread.mean(keepdims=True),
+            normal.count,
+        )
+
+    def __add__(self, other: BookNormal) -> BookNormal:
+        """The equations of all rows of both."""
+        return BookNormal(
+            self.moment + other.moment,
+            self.cross + other.cross,
+            self.input_sum + other.input_sum,
+            self.output_sum + other.output_sum,
+            self.energy + other.energy,
+            self.spread + other.spread,
+            self.count + other.count,
+        )
+
+    def intercept(self, books: Float64Array) -> Float64Array:
+        """What has to be added to the outputs for their means to be right, [rows]."""
+        return self._short(books) / self.count
+
+    def error(self, books: Float64Array, bias: Float64Array | None = None) -> float:
+        """‖Y − W·X − b‖ / ‖Y‖ over all outputs: 0.0 where all is zero, infinity where only the outputs are."""
+        lost = self.energy + float(np.einsum("bv,bvw,bw->", books, self.moment, books, optimize=True))
+        lost -= 2 * float((books * self.cross).sum())
+        if bias is not None:
+            lost += float((bias * (self.count * bias - 2 * self._short(books))).sum())
+        if not self.energy:
+            return 0.0 if lost <= 0 else math.inf
+        return math.sqrt(max(0.0, lost) / self.energy)
+
+    def centred(self) -> tuple[Float64Array, Float64Array]:
+        """Moment and cross of rows less their means: an intercept stands for these."""
+        if len(self.moment) == 1:
+            outer = (self.input_sum.T @ self.input_sum)[None]
+            means = (self.output_sum @ self.input_sum)[None]
+        else:
+            outer = self.input_sum[:, :, None] * self.input_sum[:, None]
+            means = self.output_sum[:, None] * self.input_sum
+        return self.moment - outer / self.count, self.cross - means / self.count
+
+    def _short(self, books: Float64Array) -> Float64Array:
+        return np.asarray(self.output_sum - (self.input_sum * books).sum(1))
+
+
+def _summed(moment: Float64Array, code: Codes, values: int) -> Float64Array:
+    """Σ of a moment [k, k] over the rows, and over the columns, of the same code: [values, values]."""
+    from scipy.sparse import csc_array
+
+    chosen = csc_array((np.ones(code.size), code.astype(np.int32), np.arange(code.size + 1)), (values, code.size))
+    return np.asarray(chosen @ (chosen @ moment).T)
+
+
+def solve_books(
+    normal: BookNormal, books: Float64Array, held: Float64Array, *, ridge: float, fixed: Mask, bias: bool
+) -> tuple[Float64Array, Float64Array | None]:
+    """The values that give the outputs best, drawn towards the ones that are given.
+
+    Minimises Σ ‖y − W·x − b‖² + λ·‖W − W₀‖² with λ = ridge · mean Σ x².
+
+    Args:
+        normal: the equations.
+        books: W₀'s values, [books, values].
+        held: how many weights have each value, [books, values]; values of none stay.
+        ridge: positive.
+        fixed: which values stay, [books, values].
+        bias: fit an intercept, too.
+
+    Returns:
+        Values [books, values], and b [rows]; None without an intercept.
+    """
+    moment, cross = normal.centred() if bias else (normal.moment, normal.cross)
+    free = ~fixed & (held > 0) & (normal.spread[:, None] > 0)
+    # in units of values times the root of how many weights have them, ‖W − W₀‖² is the plain square
+    unit = np.where(free, 1 / np.sqrt(np.maximum(held, 1)), 0)
+    system = unit[:, :, None] * moment * unit[:, None]
+    damping = np.where(free, ridge * normal.spread[:, None], 1)
+    index = np.arange(books.shape[1])
+    system[:, index, index] += damping
+    gradient = unit * (cross - np.einsum("bvw,bw->bv", moment, books))
+    found = books + unit * np.linalg.solve(system, gradient[:, :, None])[:, :, 0]
+    return found, normal.intercept(found) if bias else None
+
+
+def fit_books(
+    fit: BookNormal,
+    held_out: BookNormal,
+    books: Float64Array,
+    held: Float64Array,
+    *,
+    fixed: Mask,
+    bias: bool,
+    ridges: Sequence[float] = RIDGES,
+) -> tuple[Choice, Float64Array, Float64Array | None]:
+    """The ridge that does best on rows held out, and the values and the intercept that it gives on all rows.
+
+    Args:
+        fit: equations of the rows to fit.
+        held_out: of the rows to judge by.
+        books: values as given, [books, values].
+        held: how many weights have each, [books, values].
+        fixed: which of them stay, [books, values].
+        bias: fit an intercept, too.
+        ridges: to choose from.
+
+    Returns:
+        The choice, whose ridge is infinite where it is best to leave all as it is; values [books, values]; intercept
+        [rows], None without one.
+    """
+    before = held_out.error(books)
+    best, waited = Choice(math.inf, before, before), 0
+    for ridge in sorted(ridges, reverse=True):
+        after = held_out.error(*solve_books(fit, books, held, ridge=ridge, fixed=fixed, bias=bias))
+        if after < best.after:
+            best, waited = Choice(ridge, before, after), 0
+        else:
+            waited += 1
+        if waited >= _PATIENCE:
+            break
+    if math.isinf(best.ridge):
+        return best, books, None
+    return best, *solve_books(fit + held_out, books, held, ridge=best.ridge, fixed=fixed, bias=bias)

@@ -1,0 +1,321 @@
+"""Few values whose codes are short on average: entropy-constrained scalar quantization.
+
+Minimises Σ h·(w − value)² + λ·Σ length, where a code's length is −log2 of how often it occurs (Chou, Lookabaugh and
+Gray, "Entropy-Constrained Vector Quantization", 1989; for weights with importance h: Choi, El-Khamy and Lee, "Towards
+the Limit of Network Quantization", 2017). As in Lloyd's iteration, weights go to values, values to means, and lengths
+to frequencies by turns; none of them makes the sum larger. It starts from equal steps around zero, which are nearly
+optimal where codes are long (Gish and Pierce, 1968).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxpress.passes.kernels.arrays import Array, Codes, Float64Array, pieces
+from onnxpress.passes.kernels.envelopes import STEPS, Part, cells_of, envelope, spans, steps_of
+
+LIMIT = 256
+"""Values at most: codes are bytes before they are coded."""
+
+_ROUNDS = 200
+_SETTLED = 1e-6
+_SEARCH = 24
+"""Prices tried to meet a target."""
+
+_MISSED = 0.02
+_TRIED = 8
+
+_PRICES = (-40.0, 3.0)
+"""Logarithms to base 2 of the least and the greatest price, as parts of the mean square."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantizer:
+    """Values, and how weights go to them.
+
+    Attributes:
+        values: ascending, [values].
+        lengths: of their codes in bits, −log2 of their frequencies, [values].
+        price: λ, in units of h·w².
+        levels: h of every step of importance, [levels].
+        zero: the number of the value of weights that are zero; None where these go like others.
+        bits: mean length of a code: the empirical entropy.
+        loss: Σ h·(w − value)² / Σ h·w², with h in steps.
+        error: ‖w − value‖ / ‖w‖, whatever the importance.
+    """
+
+    values: Float64Array
+    lengths: Float64Array
+    price: float
+    levels: Float64Array
+    zero: int | None
+    bits: float
+    loss: float
+    error: float
+
+    def codes(self, values: Array, weights: Array | None = None) -> Codes:
+        """The number of the value of each weight.
+
+        Args:
+            values: any shape and float dtype.
+            weights: importance, the same shape; given if it was when the quantizer was made.
+        """
+        codes = np.empty(values.shape, np.uint8)
+        cuts = [envelope(self.values, self.price / level * self.lengths) for level in self.levels]
+        flat = codes.reshape(-1)
+        start = 0
+        for piece in pieces(values):
+            part = flat[start : start + piece.size]
+            wide = piece.astype(np.float64)
+            if weights is None:
+                lines, borders = cuts[0]
+                part[...] = lines[np.searchsorted(borders, wide)]
+            else:
+                steps = steps_of(np.asarray(weights.reshape(-1)[start : start + piece.size]), float(self.levels[0]))
+                for step, (lines, borders) in enumerate(cuts):
+                    chosen = steps == step
+                    part[chosen] = lines[np.searchsorted(borders, wide[chosen])]
+            if self.zero is not None:
+                part[wide == 0] = self.zero
+            start += piece.size
+        return codes
+
+
+class Source:
+    """Weights that are to be quantized, sorted once, whatever is tried."""
+
+    def __init__(self, values: Array, *, weights: Array | None = None, keep_zero: bool = False) -> None:
+        """Sort the weights.
+
+        Args:
+            values: any shape and float dtype, finite.
+            weights: importance h of each, same shape, finite and positive somewhere; it counts in steps of 41 %, and
+                what has less than 2^-10 of the greatest counts as that. None counts all alike.
+            keep_zero: weights that are zero stay exactly zero.
+
+        Raises:
+            ValueError: no values, ones that are not finite, or unfit `weights`.
+        """
+        _check(values, weights)
+        top = 1.0 if weights is None else float(weights.max())
+        parts, levels = [values], [top]
+        if weights is not None:
+            steps = steps_of(weights, top)
+            used = range(int(steps.max()) + 1)
+            parts, levels = [values[steps == step] for step in used], [top * 2 ** (-step / STEPS) for step in used]
+        self.levels = np.array(levels)
+        self._parts = [Part.of(part, level, keep_zero=keep_zero) for part, level in zip(parts, levels, strict=True)]
+        self.count = values.size
+        self.zeros = sum(part.zeros for part in self._parts)
+        self.keep_zero = keep_zero and self.zeros > 0
+        self.energy = sum(part.level * float(part.square[-1]) for part in self._parts)
+        self._plain = sum(float(part.square[-1]) for part in self._parts)
+
+    def quantizer(self, price: float, *, limit: int = LIMIT) -> Quantizer:
+        """The values for one price of a bit.
+
+        Args:
+            price: λ as part of the mean of h·w², positive.
+            limit: values at most, 2 to 256.
+
+        Raises:
+            ValueError: price or limit out of range.
+        """
+        if not (price > 0 and math.isfinite(price)):
+            raise ValueError(f"price {price} must be positive")
+        if not 2 <= limit <= LIMIT:
+            raise ValueError(f"limit {limit} must lie in 2 to {LIMIT}")
+        if not self.energy:
+            return Quantizer(np.zeros(1), np.zeros(1), price, self.levels, 0, 0.0, 0.0, 0.0)
+        cost = price * self.energy / self.count
+        return self._account(self._settled(self._start(cost, limit), cost), cost)
+
+    def within_bits(self, bits: float, *, limit: int = LIMIT) -> Quantizer:
+        """The values of the least error whose codes take no more bits on average, as nearly as prices give them.
+
+        Args:
+            bits: of a code on average, positive.
+            limit: values at most.
+
+        Raises:
+            ValueError: as `quantizer`.
+        """
+        low, high = _PRICES
+        best = self.quantizer(2**low, limit=limit)
+        if best.bits <= bits:
+            return best
+        best = self.quantizer(2**high, limit=limit)
+        for _ in range(_SEARCH):
+            if bits - 0.001 <= best.bits <= bits or high - low < 1e-4:
+                break
+            middle = (low + high) / 2
+            found = self.quantizer(2**middle, limit=limit)
+            if found.bits <= bits:
+                best = min(best, found, key=lambda each: each.loss)
+                high = middle
+            else:
+                low = middle
+        # between the numbers of values that suit a distribution with sharp ends, no price gives one
+        return best if best.bits > bits - _MISSED else min([best, *self._plain_ones(bits, limit)], key=lambda e: e.loss)
+
+    def within_error(self, error: float, *, limit: int = LIMIT) -> Quantizer:
+        """The values of the shortest codes whose error ‖w − value‖ / ‖w‖ is no larger.
+
+        Args:
+            error: positive.
+            limit: values at most.
+
+        Returns:
+            One with a larger error where `limit` values do not reach it.
+
+        Raises:
+            ValueError: as `quantizer`.
+        """
+        low, high = _PRICES
+        best = self.quantizer(2**low, limit=limit)
+        if best.error > error:
+            return best
+        for _ in range(_SEARCH):
+            if 0.999 * error <= best.error or high - low < 1e-4:
+                break
+            middle = (low + high) / 2
+            found = self.quantizer(2**middle, limit=limit)
+            if found.error <= error:
+                best = min(best, found, key=lambda each: each.bits)
+                low = middle
+            else:
+                high = middle
+        return best
+
+    def _plain_ones(self, bits: float, limit: int) -> Iterator[Quantizer]:
+        """Those with so many values that their codes just take no more bits, each weight going to the nearest."""
+        least = min(part.value[0] for part in self._parts if part.value.size)
+        most = max(part.value[-1] for part in self._parts if part.value.size)
+        for count in range(max(2, int(2**bits)), min(limit, int(2**bits) + _TRIED) + 1):
+            value = least + (most - least) * (np.arange(count) + 0.5) / count
+            found = self._account(self._settled(self._held(value), 0.0), 0.0)
+            if found.bits > bits:
+                return
+            yield found
+
+    def _settled(self, state: _State, cost: float) -> _State:
+        """Where the iteration ends."""
+        before = math.inf
+        for _ in range(_ROUNDS):
+            state = self._moved(state, cost)
+            if before - state.cost <= _SETTLED * state.cost:
+                break
+            before = state.cost
+        return state
+
+    def _start(self, cost: float, limit: int) -> _State:
+        """Values in equal steps, as wide as is best at that price where codes are long: λ = h·step²·ln 2 / 6."""
+        mean = sum(part.level * float(part.number[-1]) for part in self._parts) / max(1, self.count - self.zeros)
+        step = math.sqrt(6 * cost / math.log(2) / mean)
+        while True:
+            cells = np.unique(np.concatenate([cells_of(part.value, step) for part in self._parts]))
+            if self.keep_zero:
+                cells = np.union1d(cells, 0)
+            if cells.size <= limit:
+                break
+            step *= max(1.1, 0.5 * cells.size / limit)  # twice as wide cells are at least half as many
+        return self._held(cells * step)
+
+    def _held(self, value: Float64Array) -> _State:
+        """Ascending values with the weights that are nearest to each; unused ones go."""
+        if self.keep_zero:
+            value = np.union1d(value, 0.0)
+        zero = int(np.searchsorted(value, 0)) if self.keep_zero else None
+        borders = (value[1:] + value[:-1]) / 2
+        held = np.zeros(value.size)
+        for part in self._parts:
+            held += spans(part.number, part.places(borders))
+        if zero is not None:
+            held[zero] += self.zeros
+        some = held > 0
+        return _State(value[some], held[some], math.inf, None if zero is None else int(some[:zero].sum()))
+
+    def _moved(self, state: _State, cost: float) -> _State:
+        """Weights to the cheapest values, values to the means of what they got; unused ones go."""
+        lengths = -np.log2(state.held / self.count)
+        held, mass, moment = np.zeros((3, state.value.size))
+        total = 0.0
+        for part in self._parts:
+            lines, borders = envelope(state.value, cost / part.level * lengths)
+            places = part.places(borders)
+            number, first = spans(part.number, places), spans(part.moment, places)
+            held[lines] += number
+            mass[lines] += part.level * number
+            moment[lines] += part.level * first
+            total += part.level * float(part.square[-1])
+        if state.zero is not None:
+            held[state.zero] += self.zeros
+        value = np.divide(moment, mass, out=state.value.copy(), where=mass > 0)
+        if state.zero is not None:
+            value[state.zero] = 0
+        # Σ h·(w − v)² = Σ h·w² − 2·v·Σ h·w + v²·Σ h
+        lost = total + float((value * (value * mass - 2 * moment)).sum())
+        some = held > 0
+        spent = -float((held[some] * np.log2(held[some] / self.count)).sum())
+        # means over several importances need not keep their order, and may meet
+        value, place = np.unique(value[some], return_inverse=True)
+        zero = None if state.zero is None else int(np.searchsorted(value, 0))
+        return _State(value, np.bincount(place, held[some]).astype(np.float64), max(0.0, lost) + cost * spent, zero)
+
+    def _account(self, state: _State, cost: float) -> Quantizer:
+        lengths = -np.log2(state.held / self.count)
+        held, lost, plain = np.zeros(state.value.size), 0.0, 0.0
+        for part in self._parts:
+            lines, borders = envelope(state.value, cost / part.level * lengths)
+            off = part.lost(state.value[lines], part.places(borders))
+            held[lines] += spans(part.number, part.places(borders))
+            lost, plain = lost + part.level * off, plain + off
+        if state.zero is not None:
+            held[state.zero] += self.zeros
+        share = held[held > 0] / self.count
+        bits = float(-(share * np.log2(share)).sum())
+        return Quantizer(
+            state.value,
+            lengths,
+            cost,
+            self.levels,
+            state.zero,
+            max(0.0, bits),
+            lost / self.energy,
+            math.sqrt(plain / self._plain),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Values, how many weights each has, the sum that is minimised, and the number of the value that is zero."""
+
+    value: Float64Array
+    held: Float64Array
+    cost: float
+    zero: int | None
+
+
+def entropy(counts: Sequence[int] | Array) -> float:
+    """Bits of a code on average, if none is longer than its frequency asks for: −Σ p·log2 p."""
+    held = np.asarray(counts, np.float64)
+    share = held[held > 0] / held.sum()
+    return max(0.0, float(-(share * np.log2(share)).sum()))
+
+
+def _check(values: Array, weights: Array | None) -> None:
+    if values.size == 0:
+        raise ValueError(f"no values to quantize in shape {values.shape}")
+    if not all(np.isfinite(piece).all() for piece in pieces(values)):
+        raise ValueError("cannot quantize values that are not finite")
+    if weights is None:
+        return
+    if weights.shape != values.shape:
+        raise ValueError(f"weights of shape {weights.shape} do not fit values of shape {values.shape}")
+    low, high = float(weights.min()), float(weights.max())
+    if not (low >= 0 and 0 < high < math.inf):
+        raise ValueError("weights must be finite, not negative and not all zero")

@@ -1,0 +1,118 @@
+"""Weight sharing by chance: a hash of its place tells which weights share a value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnxpress.passes.base import Workbench
+from onnxpress.passes.kernels.arrays import Array
+from onnxpress.passes.kernels.errors import relative_error
+from onnxpress.passes.kernels.hashing import bucket_means, spread
+from onnxpress.passes.report import Report
+from onnxpress.passes.selection import (
+    LAZY,
+    Layout,
+    RefusalError,
+    SitePass,
+    check_count,
+    check_exactly_one,
+    check_part,
+    wrong,
+)
+from onnxpress.passes.storing import narrowed
+from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.sites import Site
+from onnxpress.rewriter.weights import values_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareHash(SitePass):
+    """Random weight sharing (Chen et al., "Compressing Neural Networks with the Hashing Trick", 2015).
+
+    The hash of output, input and seed tells the bucket of a weight; all weights of a bucket take their mean, which is
+    the best value for them. It needs no samples and looks at no weight to choose who shares.
+
+    It is here to compare with: the paper trains the network with its buckets. Without that, a bucket of n weights keeps
+    about 1/n of their energy, so the outputs suffer far more than with `share-kmeans` at the same size.
+
+    Attributes:
+        buckets: distinct values of a weight, 2 or more; exactly one of `buckets` and `ratio`.
+        ratio: in (0, 1): buckets as a part of the weights of each site.
+        min_size: weights with fewer elements are left alone.
+    """
+
+    name: ClassVar[str] = "share-hash"
+    buckets: int | None = None
+    ratio: float | None = None
+    min_size: int = 256
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        check_exactly_one(self, ("buckets", "ratio"))
+        if self.buckets is not None:
+            check_count(self, "buckets", least=2)
+            if self.buckets >= 1 << 32:
+                raise wrong(self, "buckets", "be below 2^32, which is what the hash tells apart")
+        if self.ratio is not None:
+            check_part(self, "ratio")
+
+    def apply(self, model: Model, bench: Workbench) -> Report:
+        """Share the weights of every site that fits the options."""
+        report = self.report()
+        sites = self.candidates(model, report)
+        for site in bench.progress.track(sites, label=self.name, total=len(sites)):
+            try:
+                self._share(model, site, bench.seed, report)
+            except RefusalError as refusal:
+                report.skip(site.name, str(refusal))
+        return report
+
+    def _share(self, model: Model, site: Site, seed: int, report: Report) -> None:
+        """Share the weights of one site.
+
+        Raises:
+            RefusalError: it saves nothing, changes nothing, or cannot be done.
+        """
+        layout, old = Layout.of(site), values_of(site.weight)
+        weight = old.load()
+        buckets = self._buckets(site)
+        try:
+            means = bucket_means(layout.to_rows(weight), buckets, seed=seed % 2**32)
+        except ValueError as failure:
+            raise RefusalError(str(failure)) from failure
+        values = narrowed(means, old.dtype)
+        shape = (layout.rows, site.size // layout.rows)
+
+        def shared() -> Array:
+            return layout.from_rows(spread(values, shape, seed=seed % 2**32))
+
+        error = relative_error(weight, shared())
+        if error == 0:
+            raise RefusalError(f"its weights are alike in each of {buckets} buckets already")
+        model.replace_weight(site.weight, shared() if old.nbytes < LAZY else shared)
+        report.change(
+            site.name,
+            f"{buckets} buckets by hash, {8 * buckets * old.dtype.itemsize / site.size:.2f} bits a weight beside codes",
+            bytes_before=site.nbytes,
+            bytes_after=site.nbytes,
+            error=error if math.isfinite(error) else None,
+        )
+
+    def _buckets(self, site: Site) -> int:
+        """How many buckets there are.
+
+        Raises:
+            RefusalError: so many that they save nothing.
+        """
+        buckets = self.buckets if self.buckets is not None else max(2, round((self.ratio or 0) * site.size))
+        itemsize, bits = values_of(site.weight).dtype.itemsize, math.ceil(math.log2(buckets))
+        stored = math.ceil(site.size * bits / 8) + buckets * itemsize
+        if stored >= site.size * itemsize:
+            raise RefusalError(
+                f"{buckets} buckets save nothing: {bits}-bit codes and as many values take {stored} bytes, the weight "
+                f"{site.size * itemsize}"
+            )
+        return buckets

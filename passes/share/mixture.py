@@ -1,0 +1,122 @@
+"""Weight sharing by a mixture of Gaussians: every weight takes the value of the component it most likely comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from onnxpress.passes.base import Workbench
+from onnxpress.passes.kernels.arrays import Array, pieces
+from onnxpress.passes.kernels.errors import relative_error
+from onnxpress.passes.kernels.mixture import Mixture, fit_mixture, settle
+from onnxpress.passes.kernels.packing import distinct
+from onnxpress.passes.report import Report
+from onnxpress.passes.selection import LAZY, RefusalError, SitePass, check_count, check_fraction, wrong
+from onnxpress.passes.storing import narrowed
+from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.sites import Site
+from onnxpress.rewriter.weights import values_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareMixture(SitePass):
+    """Share weights by a mixture of Gaussians (Ullrich et al., "Soft Weight-Sharing for Network Compression", 2017).
+
+    A mixture is fitted to the weights of each site, or a sample of them. The component nearest to zero is a spike: its
+    weights become zero. Components that overlap are taken together, then each weight goes to the one most responsible
+    for it, and all of a component take their mean. Zeros stay zero. The paper trains the weights towards the components
+    as well; here they stay what they are, and no samples are needed.
+
+    Attributes:
+        components: Gaussians at the start, 2 to 256, the spike among them; so many values at most are left.
+        overlap: in (0, 1]: neighbours that overlap more are taken together, by Bhattacharyya's coefficient ∫ √(p·q),
+            which is 0 for those that are apart and 1 for equal ones; with 1 all stay.
+        min_size: weights with fewer elements are left alone.
+    """
+
+    name: ClassVar[str] = "share-mixture"
+    components: int = 16
+    overlap: float = 0.95
+    min_size: int = 256
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        check_count(self, "components", least=2)
+        if self.components > 256:
+            raise wrong(self, "components", "lie in 2 to 256")
+        check_fraction(self, "overlap")
+
+    def apply(self, model: Model, bench: Workbench) -> Report:
+        """Share the weights of every site that fits the options."""
+        report = self.report()
+        sites = self.candidates(model, report)
+        for site in bench.progress.track(sites, label=self.name, total=len(sites)):
+            try:
+                self._share(model, site, bench.seed, report)
+            except RefusalError as refusal:
+                report.skip(site.name, str(refusal))
+        return report
+
+    def _share(self, model: Model, site: Site, seed: int, report: Report) -> None:
+        """Share the weights of one site; what a large one becomes is measured and forgotten.
+
+        Raises:
+            RefusalError: it saves nothing, changes nothing, or cannot be done.
+        """
+        old = values_of(site.weight)
+        weight = old.load()
+        if distinct(weight, self.components) is not None:
+            raise RefusalError(f"has no more than {self.components} distinct values already")
+        self._refuse_what_saves_nothing(site, old.dtype)
+        mixture, means = settle(weight, self._mixture(weight, seed))
+        values = narrowed(means, old.dtype)
+        error = relative_error(weight, values[mixture.assign(weight)])
+        shared = _sharing(old.load, mixture, values)
+        model.replace_weight(site.weight, shared() if old.nbytes < LAZY else shared)
+        zeros = sum(int(np.count_nonzero(mixture.assign(piece) == mixture.spike)) for piece in pieces(weight))
+        merged = f" of {self.components}" if values.size < self.components else ""
+        report.change(
+            site.name,
+            f"{values.size} components{merged}, {zeros / site.size:.1%} zeros",
+            bytes_before=site.nbytes,
+            bytes_after=site.nbytes,
+            error=error if math.isfinite(error) else None,
+        )
+
+    def _mixture(self, weight: Array, seed: int) -> Mixture:
+        try:
+            mixture = fit_mixture(weight, self.components, seed=seed).merged(self.overlap)
+        except ValueError as error:
+            raise RefusalError(str(error)) from error
+        if mixture.means.size < 2:
+            raise RefusalError(
+                f"all {self.components} components overlap by more than {self.overlap:g}, so only zero would be left; "
+                "raise overlap"
+            )
+        return mixture
+
+    def _refuse_what_saves_nothing(self, site: Site, dtype: np.dtype[Any]) -> None:
+        """Refuse where codes and values may take no less than the weights."""
+        count = self.components
+        bits = math.ceil(math.log2(count))
+        stored = math.ceil(site.size * bits / 8) + count * dtype.itemsize
+        if stored >= site.size * dtype.itemsize:
+            raise RefusalError(
+                f"{count} components save nothing: {bits}-bit codes and {count} values take {stored} bytes, the weight "
+                f"{site.size * dtype.itemsize}"
+            )
+
+
+def _sharing(load: Callable[[], Array], mixture: Mixture, values: Array) -> Callable[[], Array]:
+    """Computes the weights by the old ones."""
+
+    def shared() -> Array:
+        result: Array = values[mixture.assign(load())]
+        return result
+
+    return shared

@@ -1,0 +1,313 @@
+"""Vector quantization: every few weights that lie side by side take one of a few sub-vectors together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from onnxpress.passes.base import Workbench
+from onnxpress.passes.equations import Pair, equations
+from onnxpress.passes.inputs import SOLVED, check_sole, check_width, reading_of
+from onnxpress.passes.intercepts import intercept_of
+from onnxpress.passes.kernels.arrays import Array, Float64Array, pieces
+from onnxpress.passes.kernels.errors import relative_error
+from onnxpress.passes.kernels.least_squares import choose_ridge, error, solve
+from onnxpress.passes.kernels.normal import Normal
+from onnxpress.passes.kernels.vector_fits import reassign, refit
+from onnxpress.passes.kernels.vectors import VectorCode, cluster, distinct_vectors
+from onnxpress.passes.report import Report
+from onnxpress.passes.selection import (
+    LAZY,
+    Layout,
+    RefusalError,
+    SitePass,
+    check_choice,
+    check_count,
+    check_flag,
+    wrong,
+)
+from onnxpress.passes.storing import narrowed
+from onnxpress.passes.threads import threads_for
+from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.sites import Site
+from onnxpress.rewriter.weights import values_of
+
+_ROUNDS = 6
+"""How often codes and codebooks are chosen in turn."""
+
+_BRIEF = 8
+"""Iterations of conjugate gradients for codebooks whose codes will change once more."""
+
+_LONG = 20
+"""The same for those that stay."""
+
+_COPIES = 6
+"""How many matrices as large as the weight there are then, of float64."""
+
+_DAMPING = 0.01
+"""Part of the mean diagonal that is added to second moments where held-out samples ask for no refitted weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareVectors(SitePass):
+    """Product quantization: sub-vectors of each output's weights are taken from a codebook.
+
+    Gong et al., "Compressing Deep Convolutional Networks using Vector Quantization" (2014). A row of weights, those of
+    one output along its inputs (of a Conv: channel by channel, each with its kernel; of an embedding: what is looked
+    up), is cut into sub-vectors; k-means
+    finds a few for all. Several stages add vectors of several codebooks (residual quantization).
+
+    With samples, errors count by the second moments of what the layer reads, and layers are taken one after the other
+    (Wu et al., "Quantized Convolutional Neural Networks for Mobile Devices", 2016): each reads what the layers before,
+    already quantized, give, and should give what the original gave. Codes and codebooks are chosen in turn, then the
+    codebooks and the bias are fitted by least squares, and kept where that is better on samples held out. Without
+    samples, and for weights whose inputs cannot be observed, plain distances count.
+
+    The weights stay dense arrays: sub-vectors with equal codes are equal bit by bit, so that with one stage at most
+    2^bits of them (at each place, with `per: subspace`) differ. Zeros of a pruned weight do not stay.
+
+    Attributes:
+        length: entries of a sub-vector, 2 to 32; usual are 2, 4 and 8. A weight whose number of inputs it does not
+            divide is left alone.
+        bits: of a code, 1 to 8, for 2^bits vectors of a codebook: stages·bits / length bits a weight.
+        stages: codebooks whose vectors are added, 1 to 4.
+        per: `tensor` for one codebook a weight and stage, `subspace` for one at each place of a row.
+        correct: with samples, make up for the error layer by layer; otherwise samples are not used.
+        min_size: weights with fewer elements are left alone.
+    """
+
+    name: ClassVar[str] = "share-vectors"
+    learns: ClassVar[bool] = True
+    length: int = 4
+    bits: int = 8
+    stages: int = 1
+    per: Literal["tensor", "subspace"] = "tensor"
+    correct: bool = True
+    min_size: int = 256
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        check_choice(self, "per", ("tensor", "subspace"))
+        check_flag(self, "correct")
+        for field, least, most in (("length", 2, 32), ("bits", 1, 8), ("stages", 1, 4)):
+            check_count(self, field, least=least)
+            if getattr(self, field) > most:
+                raise wrong(self, field, f"lie in {least} to {most}")
+
+    def apply(self, model: Model, bench: Workbench) -> Report:
+        """Quantize every site that fits the options."""
+        report, original = self.report(), model.clone()
+        plain, learnt = self._parted(model, self.candidates(model, report), bench, report)
+        for site, why in bench.progress.track(plain, label=self.name, total=len(plain)):
+            self._try(model, site, report, partial(self._plain, site, bench, why))
+        if learnt:
+            for site, pair in equations(model, original, learnt, bench):
+                self._try(model, site, report, partial(self._learnt, model, site, pair, bench))
+        return report
+
+    def _parted(
+        self, model: Model, sites: Sequence[Site], bench: Workbench, report: Report
+    ) -> tuple[list[tuple[Site, str]], list[Site]]:
+        """Sites without samples, each with the reason if there are some, and those that learn from samples."""
+        plain: list[tuple[Site, str]] = []
+        learnt: list[Site] = []
+        for site in sites:
+            try:
+                self._refuse(site)
+            except RefusalError as refusal:
+                report.skip(site.name, str(refusal))
+                continue
+            if bench.feed is None or not self.correct:
+                plain.append((site, ""))
+                continue
+            try:
+                _refuse_learning(model, site)
+                learnt.append(site)
+            except RefusalError as refusal:
+                plain.append((site, str(refusal)))
+        return plain, learnt
+
+    def _refuse(self, site: Site) -> None:
+        """Refuse a weight that has no sub-vectors, or gains nothing by a codebook.
+
+        Raises:
+            RefusalError: with the figures.
+        """
+        width = site.size // max(1, _layout(site).rows)
+        if width % self.length:
+            raise RefusalError(f"each output has {width} weights, which sub-vectors of {self.length} do not divide")
+        itemsize = values_of(site.weight).dtype.itemsize
+        stored, vectors = self._stored(site), self._books(site) * 2**self.bits
+        if stored >= site.size * itemsize:
+            raise RefusalError(
+                f"sub-vectors of {self.length} save nothing: {self.stages}·{self.bits}-bit codes and {vectors} vectors "
+                f"take {stored} bytes, the weight {site.size * itemsize}"
+            )
+        if not all(np.isfinite(piece).all() for piece in pieces(site.array())):
+            raise RefusalError("cannot cluster values that are not finite")
+        if distinct_vectors(_layout(site).to_rows(site.array()), self.length, 2**self.bits) is not None:
+            raise RefusalError(f"has no more than {2**self.bits} distinct sub-vectors already")
+
+    def _stored(self, site: Site) -> int:
+        """Bytes of codes and codebooks."""
+        codes = self.stages * math.ceil(site.size // self.length * self.bits / 8)
+        books = self._books(site) * 2**self.bits * self.length
+        return int(codes + books * values_of(site.weight).dtype.itemsize)
+
+    def _books(self, site: Site) -> int:
+        places = site.size // _layout(site).rows // self.length
+        return self.stages * (places if self.per == "subspace" else 1)
+
+    def _try(self, model: Model, site: Site, report: Report, quantize: Callable[[], tuple[VectorCode, str]]) -> None:
+        """Give a site the weights of the code that it gets, or skip it with the reason why it gets none."""
+        try:
+            code, told = quantize()
+        except RefusalError as refusal:
+            report.skip(site.name, str(refusal))
+            return
+        layout, old = _layout(site), values_of(site.weight)
+        decode = _decoding(layout, code, old.dtype)
+        lost = relative_error(old.load(), decode())
+        model.replace_weight(site.weight, decode() if old.nbytes < LAZY else decode)
+        report.change(
+            site.name,
+            f"{self._described()}, {8 * self._stored(site) / site.size:.2f} bits a weight{told}",
+            bytes_before=site.nbytes,
+            bytes_after=site.nbytes,
+            error=lost if math.isfinite(lost) else None,
+        )
+
+    def _described(self) -> str:
+        stages = f"{self.stages} stages of " if self.stages > 1 else ""
+        return f"{stages}{2**self.bits} vectors of {self.length}{' a place' if self.per == 'subspace' else ''}"
+
+    def _plain(self, site: Site, bench: Workbench, why: str) -> tuple[VectorCode, str]:
+        """The code of a weight without samples, and what to tell of it.
+
+        Raises:
+            RefusalError: it has none.
+        """
+        code = self._clustered(_layout(site).to_rows(site.array()), None, bench)
+        return _rounded(code, site), f", without samples: {why}" if why else ""
+
+    def _learnt(self, model: Model, site: Site, pair: Pair | RefusalError, bench: Workbench) -> tuple[VectorCode, str]:
+        """The code that gives the outputs of a layer best, and what to tell of it; the bias is replaced.
+
+        Raises:
+            RefusalError: it has none.
+        """
+        if isinstance(pair, RefusalError):
+            return self._plain(site, bench, str(pair))
+        rows, intercept = _layout(site).to_rows(site.array()), intercept_of(model, site)
+        biased = intercept is not None
+        try:
+            with threads_for(rows.shape[1]):
+                ridge = choose_ridge(pair.fit, pair.held_out, rows, bias=biased).ridge
+                aim = _Aim.of(pair.fit, rows, ridge, bias=biased)
+                start = self._clustered(rows, aim.metric, bench)
+                found = start
+                for _ in range(_ROUNDS):
+                    found = aim.fitted(reassign(found, aim.target, aim.metric), iterations=_BRIEF)
+                before = error(pair.held_out, start.decode())
+                after = error(pair.held_out, found.decode(), _shift(pair.fit, found, bias=biased))
+                if not after < before:
+                    return _rounded(start, site), f", output error {before:.2%} on samples held out, not corrected"
+                found = _rounded(_Aim.of(pair.total, rows, ridge, bias=biased).fitted(found, iterations=_LONG), site)
+                shift = _shift(pair.total, found, bias=biased)
+        except ValueError as failure:
+            raise RefusalError(str(failure)) from failure
+        if intercept is not None and shift is not None:
+            intercept.add(model, shift)
+        return found, f", output error {before:.2%} -> {after:.2%} on samples held out"
+
+    def _clustered(self, rows: Array, metric: Array | None, bench: Workbench) -> VectorCode:
+        try:
+            return cluster(
+                rows,
+                length=self.length,
+                count=2**self.bits,
+                stages=self.stages,
+                by_place=self.per == "subspace",
+                metric=metric,
+                seed=bench.seed,
+            )
+        except ValueError as failure:  # weights that are no numbers
+            raise RefusalError(str(failure)) from failure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Aim:
+    """What a code is fitted to: Σ ‖y − W·x − b‖² + λ·‖W − W₀‖² is tr((W − T)·H·(W − T)ᵀ), apart from a constant.
+
+    Attributes:
+        target: T, [rows, k], the dense weight for which it is least.
+        metric: H, [groups, k, k]: second moments, centred where there is a bias, plus λ.
+    """
+
+    target: Float64Array
+    metric: Float64Array
+
+    @classmethod
+    def of(cls, normal: Normal, rows: Array, ridge: float, *, bias: bool) -> _Aim:
+        """The aim of a layer with the weights `rows`; an infinite ridge is for one that keeps them."""
+        metric = normal.moment.copy()
+        if bias:
+            metric -= np.einsum("gk,gl->gkl", normal.input_sum, normal.input_sum) / normal.count
+        target = rows.astype(np.float64)
+        if math.isfinite(ridge):
+            target, _ = solve(normal, rows, ridge=ridge, bias=bias)
+        square = np.einsum("gkk->gk", metric)
+        damping = (ridge if math.isfinite(ridge) else _DAMPING) * square.mean(axis=1)
+        metric += np.where(damping > 0, damping, 1.0)[:, np.newaxis, np.newaxis] * np.eye(metric.shape[1])
+        return cls(target, metric)
+
+    def fitted(self, code: VectorCode, *, iterations: int) -> VectorCode:
+        """The same codes with the codebooks that do best, or nearly so."""
+        return refit(code, self.target, self.metric, iterations=iterations)
+
+
+def _layout(site: Site) -> Layout:
+    """How the weight is a matrix whose rows are cut: that of its outputs, and of an embedding what it looks up."""
+    if site.op != "Gather":
+        return Layout.of(site)
+    return Layout(tuple("in" if axis == "out" else "out" for axis in site.axes), site.shape)
+
+
+def _refuse_learning(model: Model, site: Site) -> None:
+    """Refuse a weight of which samples tell nothing, or which is too large to learn from them.
+
+    Raises:
+        RefusalError: says why.
+    """
+    check_sole(model, site)
+    check_width(site)
+    if (needed := _COPIES * 8 * site.size) > SOLVED:
+        raise RefusalError(f"fitting codes to so many weights takes {needed / 1e9:.0f} GB")
+    for use in site.uses:
+        reading_of(model, use)
+
+
+def _shift(normal: Normal, code: VectorCode, *, bias: bool) -> Float64Array | None:
+    """What the bias gains by the weights of a code; None without one."""
+    return solve(normal, code.decode(), ridge=math.inf, bias=True)[1] if bias else None
+
+
+def _rounded(code: VectorCode, site: Site) -> VectorCode:
+    """The same with the codebooks that the type of the weight can hold.
+
+    Raises:
+        RefusalError: it cannot hold the result.
+    """
+    dtype = values_of(site.weight).dtype
+    return replace(code, books=narrowed(code.books, dtype, what="codebook").astype(np.float64))
+
+
+def _decoding(layout: Layout, code: VectorCode, dtype: np.dtype[Any]) -> Callable[[], Array]:
+    """Computes the stored array of a code."""
+    return lambda: layout.from_rows(code.decode(dtype))
