@@ -21,6 +21,7 @@ from onnxpress.passes.selection import (
     check_part,
     wrong,
 )
+from onnxpress.passes.share.saving import check_saving
 from onnxpress.passes.storing import narrowed
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
@@ -108,11 +109,5 @@ class ShareHash(SitePass):
             RefusalError: so many that they save nothing.
         """
         buckets = self.buckets if self.buckets is not None else max(2, round((self.ratio or 0) * site.size))
-        itemsize, bits = values_of(site.weight).dtype.itemsize, math.ceil(math.log2(buckets))
-        stored = math.ceil(site.size * bits / 8) + buckets * itemsize
-        if stored >= site.size * itemsize:
-            raise RefusalError(
-                f"{buckets} buckets save nothing: {bits}-bit codes and as many values take {stored} bytes, the weight "
-                f"{site.size * itemsize}"
-            )
+        check_saving(site.size, values_of(site.weight).dtype.itemsize, codes=buckets, what=f"{buckets} buckets")
         return buckets

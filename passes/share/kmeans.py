@@ -20,6 +20,7 @@ from onnxpress.passes.selection import (
     wrong,
 )
 from onnxpress.passes.share.codebooks import Codebook, CodebookPass, Draft, Weight
+from onnxpress.passes.share.saving import check_saving
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,9 @@ class ShareKMeans(CodebookPass):
         """
         error = math.inf
         for count in self.counts:
-            self._refuse_what_saves_nothing(weight.layout, weight.array.dtype.itemsize, count)
+            books = weight.layout.rows if self.per == "channel" else 1
+            named = f"{count} clusters{self._each()}"
+            check_saving(weight.array.size, weight.array.dtype.itemsize, codes=count, books=books, what=named)
             book, clusters = self._cluster(weight, count)
             draft = Draft.of(book, weight, f"{clusters} clusters{self._each()}")
             error = draft.error
@@ -118,18 +121,6 @@ class ShareKMeans(CodebookPass):
             return Codebook(layout, books, lambda array: _by_rows(layout, books, array)), count
         except ValueError as error:  # weights that are no numbers
             raise RefusalError(str(error)) from error
-
-    def _refuse_what_saves_nothing(self, layout: Layout, itemsize: int, count: int) -> None:
-        """Refuse where codes and codebook take no less than the weights."""
-        books = layout.rows if self.per == "channel" else 1
-        size = math.prod(layout.shape)
-        bits = math.ceil(math.log2(count))
-        stored = math.ceil(size * bits / 8) + books * count * itemsize
-        if stored >= size * itemsize:
-            raise RefusalError(
-                f"{count} clusters{self._each()} save nothing: {bits}-bit codes and {books * count} values "
-                f"take {stored} bytes, the weight {size * itemsize}"
-            )
 
     def _each(self) -> str:
         return " a channel" if self.per == "channel" else ""

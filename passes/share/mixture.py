@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from onnxpress.passes.kernels.mixture import Mixture, fit_mixture, settle
 from onnxpress.passes.kernels.packing import distinct
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import LAZY, RefusalError, SitePass, check_count, check_fraction, wrong
+from onnxpress.passes.share.saving import check_saving
 from onnxpress.passes.storing import narrowed
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
@@ -72,7 +73,7 @@ class ShareMixture(SitePass):
         weight = old.load()
         if distinct(weight, self.components) is not None:
             raise RefusalError(f"has no more than {self.components} distinct values already")
-        self._refuse_what_saves_nothing(site, old.dtype)
+        check_saving(site.size, old.dtype.itemsize, codes=self.components, what=f"{self.components} components")
         mixture, means = settle(weight, self._mixture(weight, seed))
         values = narrowed(means, old.dtype)
         error = relative_error(weight, values[mixture.assign(weight)])
@@ -99,17 +100,6 @@ class ShareMixture(SitePass):
                 "raise overlap"
             )
         return mixture
-
-    def _refuse_what_saves_nothing(self, site: Site, dtype: np.dtype[Any]) -> None:
-        """Refuse where codes and values may take no less than the weights."""
-        count = self.components
-        bits = math.ceil(math.log2(count))
-        stored = math.ceil(site.size * bits / 8) + count * dtype.itemsize
-        if stored >= site.size * dtype.itemsize:
-            raise RefusalError(
-                f"{count} components save nothing: {bits}-bit codes and {count} values take {stored} bytes, the weight "
-                f"{site.size * dtype.itemsize}"
-            )
 
 
 def _sharing(load: Callable[[], Array], mixture: Mixture, values: Array) -> Callable[[], Array]:

@@ -61,7 +61,7 @@ def test_twice_is_the_same_as_once(layer):
 
 def test_skips_what_saves_nothing(layer):
     (skip,) = ShareHash(buckets=900)(layer()).report.skips
-    assert skip.reason == "900 buckets save nothing: 10-bit codes and as many values take 5100 bytes, the weight 4800"
+    assert skip.reason == "900 buckets save nothing: 10-bit codes and 900 values take 5100 bytes, the weight 4800"
 
 
 def test_skips_weights_that_are_not_finite(build):
