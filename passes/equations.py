@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxpress.calibration.batches import Array
 from onnxpress.calibration.feeds import Feed
@@ -14,10 +14,12 @@ from onnxpress.passes.inputs import Reading, check_sole, check_width, reading_of
 from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.row_sums import Indices, Sampling, Shown, Sums, Target
 from onnxpress.passes.selection import Layout, RefusalError
+from onnxpress.passes.shortcuts import shortcut_of
 from onnxpress.passes.threads import threads_for
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use, find_sites
+from onnxpress.rewriter.walk import nodes_behind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +27,8 @@ class Pair:
     """The equations of a layer, parted by samples.
 
     With x the rows that the layer reads in the model as it is, y is what its product W·x must give for the layer to
-    give what the original does: the original's product of the original's rows, plus what its bias is more.
+    give what the original does: the original's product of the original's rows, plus what its bias is more, and what is
+    added behind it (`passes.shortcuts`), where that was seen to.
 
     Attributes:
         fit: of the samples to fit.
@@ -103,12 +106,14 @@ class _Layer:
         twin: of the original.
         chosen: rows of the original's matrix that are wanted; None for all.
         readings: of model and original, one for each use that reads something else.
+        shortcut: what is added behind the layer, if it does not change any more.
     """
 
     site: Site
     twin: Site
     chosen: Indices | None
     readings: tuple[tuple[Reading, Reading], ...]
+    shortcut: Reading | None = None
 
 
 _Step = list[_Layer] | tuple[Site, RefusalError]
@@ -124,8 +129,8 @@ def _steps(model: Model, original: Model, sites: Sequence[Site], kept_out: Mappi
     for site in sorted(sites, key=lambda each: order.get(id(each.node), len(order))):
         try:
             check_sole(model, site)
-            check_width(site)
             layer = _layer(site, kept_out.get(site.name), *_counterpart(model, original, site, twins))
+            check_width(site)  # after the readings: a table that is looked up has no inputs
         except RefusalError as refusal:
             steps.append((site, refusal))
             continue
@@ -133,7 +138,24 @@ def _steps(model: Model, original: Model, sites: Sequence[Site], kept_out: Mappi
             by_readings[layer.readings] = []
             steps.append(by_readings[layer.readings])
         by_readings[layer.readings].append(layer)
-    return steps
+    return _with_shortcuts(model, steps)
+
+
+def _with_shortcuts(model: Model, steps: Sequence[_Step]) -> list[_Step]:
+    """The same, with what is added behind layers where no layer that is still to come has a part in it."""
+    makers = {output.name: id(node) for node in model.graph.nodes for output in node.outputs}
+    to_come: set[int] = set()
+    found: list[_Step] = []
+    for step in reversed(steps):
+        if isinstance(step, list):
+            to_come |= nodes_behind(model.graph, [use.node for layer in step for use in layer.site.uses])
+            shortcuts = [shortcut_of(model, layer.site) for layer in step]
+            step = [
+                layer if added is None or makers.get(added.tensor) in to_come else replace(layer, shortcut=added)
+                for layer, added in zip(step, shortcuts, strict=True)
+            ]
+        found.append(step)
+    return found[::-1]
 
 
 def _key(use: Use) -> str:
@@ -187,13 +209,19 @@ def _pairs(layers: Sequence[_Layer], sampling: Sampling, ours: _Side, theirs: _S
     own, other = ({each.tensor: None for each in side} for side in zip(*readings, strict=True))
     # A weight that is used twice is replaced but once: what ran with the old one in between must run again.
     keep = len(own) == len(other) == 1
-    targets = [Target.of(ours.model, layer.site, theirs.model, layer.twin, layer.chosen) for layer in layers]
+    # A model that is its own original lacks nothing of it.
+    added = {} if ours is theirs else {layer.shortcut.tensor: None for layer in layers if layer.shortcut}
+    targets = [
+        Target.of(ours.model, each.site, theirs.model, each.twin, chosen=each.chosen, shortcut=each.shortcut)
+        for each in layers
+    ]
     sums = Sums(), Sums()
     try:
         with threads_for(width_of(layers[0].site)):
-            for batch, (seen, given) in enumerate(_together(ours, own, theirs, other, keep=keep)):
+            for batch, (seen, given) in enumerate(_together(ours, own | added, theirs, other | added, keep=keep)):
+                shortcuts = {name: (seen[name], given[name]) for name in added}
                 for reading, wanted in readings:
-                    rows = Shown(reading, seen[reading.tensor], wanted, given[wanted.tensor])
+                    rows = Shown(reading, seen[reading.tensor], wanted, given[wanted.tensor], shortcuts)
                     rows.show(targets, sums, sampling, batch)
     except ConfigError as error:
         return RefusalError(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,19 +68,30 @@ class Target:
     """What the product of a layer must give, of what the original's layer reads.
 
     Attributes:
-        weight: of the original, float32 [its groups, rows, k].
+        weight: of the original, float32 [its groups, rows, k]; of a single group only those rows that are wanted.
         chosen: rows that are wanted of all groups; None for all.
         shift: what the bias of the original is more, in units of the product, [out].
         groups: of the layer in the model.
+        shortcut: what is added behind the layer, where that is to be made up for, too.
     """
 
     weight: NDArray[np.float32]
     chosen: Indices | None
     shift: Float64Array
     groups: int
+    shortcut: Reading | None = None
 
     @classmethod
-    def of(cls, model: Model, site: Site, original: Model, twin: Site, chosen: Indices | None) -> Target:
+    def of(
+        cls,
+        model: Model,
+        site: Site,
+        original: Model,
+        twin: Site,
+        *,
+        chosen: Indices | None = None,
+        shortcut: Reading | None = None,
+    ) -> Target:
         """What the product of a site must give.
 
         Args:
@@ -89,6 +100,7 @@ class Target:
             original: holds the twin.
             twin: the site as it was.
             chosen: rows of the twin's matrix that are left; None for all.
+            shortcut: what is added behind both.
         """
         rows = np.asarray(Layout.of(twin).to_rows(twin.array()), np.float32)
         groups = twin.groups
@@ -100,20 +112,42 @@ class Target:
             bias = wanted.read(original)
             shift += (bias if chosen is None else bias[chosen]) - mine.read(model)
         weight = rows.reshape(groups, -1, rows.shape[1])
-        return cls(weight, None if groups == 1 else chosen, shift, site.groups)
+        return cls(weight, chosen, shift, site.groups, shortcut)
 
     def outputs(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Of rows [its groups, n, k], what the product must give: [groups, n, rows of a group]."""
-        given = rows @ self.weight.transpose(0, 2, 1)
-        if self.chosen is None and len(given) == self.groups:
-            parts = given
-        else:
-            flat = given.transpose(1, 0, 2).reshape(given.shape[1], -1)
-            flat = flat if self.chosen is None else flat[:, self.chosen]
-            parts = flat.reshape(len(flat), self.groups, -1).transpose(1, 0, 2)
+        parts = self._parted(rows @ self.weight.transpose(0, 2, 1), None if len(self.weight) == 1 else self.chosen)
         if self.shift.any():
             parts = parts + self.shift.reshape(self.groups, 1, -1).astype(np.float32)
         return np.ascontiguousarray(parts)
+
+    def missing(self, ours: Array, theirs: Array, positions: Positions, count: int) -> NDArray[np.float32] | None:
+        """What the shortcut of the model lacks of that of the original: [groups, n, rows of a group].
+
+        None where the two, or the layer's outputs, have not the same rows, as where one is repeated for all samples.
+        """
+        if self.shortcut is None:
+            return None
+        view, given = self.shortcut.view, []
+        for array, chosen in ((theirs, self.chosen), (ours, None)):
+            try:
+                rows = view.rows(array, positions) if view.count(array.shape) == count else None
+            except ConfigError:
+                return None
+            if rows is None or (chosen is not None and rows.shape[-1] <= chosen.max(initial=0)):
+                return None
+            given.append(self._parted(rows, chosen))
+        wanted, have = given
+        fits = wanted.shape == have.shape and wanted[0, 0].size * self.groups == len(self.shift)
+        return wanted - have if fits else None
+
+    def _parted(self, given: NDArray[np.float32], chosen: Indices | None) -> NDArray[np.float32]:
+        """The chosen columns of [its groups, n, columns] by groups of the layer: [groups, n, columns of a group]."""
+        if chosen is None and len(given) == self.groups:
+            return given
+        flat = given.transpose(1, 0, 2).reshape(given.shape[1], -1)
+        flat = flat if chosen is None else flat[:, chosen]
+        return flat.reshape(len(flat), self.groups, -1).transpose(1, 0, 2)
 
 
 class Sums:
@@ -159,12 +193,21 @@ def _added(totals: list[Float64Array], more: Sequence[Array]) -> list[Float64Arr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """What a layer reads of one batch, in the model and in the original."""
+    """What a layer reads of one batch, in the model and in the original.
+
+    Attributes:
+        reading: of the model.
+        array: what it is there.
+        wanted: of the original.
+        original: what it is there.
+        shortcuts: what is added behind layers, in the model and in the original, by name.
+    """
 
     reading: Reading
     array: Array
     wanted: Reading
     original: Array
+    shortcuts: Mapping[str, tuple[Array, Array]]
 
     def show(self, targets: Sequence[Target], sums: tuple[Sums, Sums], sampling: Sampling, batch: int) -> None:
         """Show the rows of a batch that are taken to the sums of those to fit, or of those to judge by.
@@ -183,12 +226,24 @@ class Shown:
         step = max(1, _PIECE // max(sizes))
         for total, part in zip(sums, (positions[~judged], positions[judged]), strict=True):
             for start in range(0, len(part), step):
-                rows, original = (view.rows(array, part[start : start + step]) for view, array in self._both())
-                finite = np.isfinite(rows).all(axis=(0, 2)) & np.isfinite(original).all(axis=(0, 2))
+                chosen = part[start : start + step]
+                rows, original = (view.rows(array, chosen) for view, array in self._both())
+                gaps = [self._missing(target, chosen, count) for target in targets]
+                finite = np.ones(len(chosen), np.bool_)
+                for each in (rows, original, *gaps):
+                    finite &= each is None or np.isfinite(each).all(axis=(0, 2))
                 if not finite.all():
                     rows, original = rows[:, finite], original[:, finite]
                 if rows.shape[1]:
-                    total.add(rows, [target.outputs(original) for target in targets])
+                    outputs = [target.outputs(original) for target in targets]
+                    for wanted, gap in zip(outputs, gaps, strict=True):
+                        if gap is not None:
+                            wanted += gap[:, finite]
+                    total.add(rows, outputs)
+
+    def _missing(self, target: Target, positions: Positions, count: int) -> NDArray[np.float32] | None:
+        found = None if target.shortcut is None else self.shortcuts.get(target.shortcut.tensor)
+        return None if found is None else target.missing(*found, positions, count)
 
     def _both(self) -> tuple[tuple[View, Array], tuple[View, Array]]:
         return (self.reading.view, self.array), (self.wanted.view, self.original)

@@ -16,7 +16,7 @@ from onnxpress.passes.selection import Layout
 from onnxpress.rewriter.couplings import Group, remove_units
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, find_sites
-from onnxpress.rewriter.walk import nodes
+from onnxpress.rewriter.walk import nodes_behind
 from onnxpress.rewriter.weights import Array, values_of
 
 Numbers = NDArray[np.int64]
@@ -104,7 +104,7 @@ def refit_behind(model: Model, removed: Removed, bench: Workbench, report: Repor
     """
     sites = find_sites(model)
     lost = [use.node for site in sites if site.name in removed.consumers for use in site.uses]
-    behind = nodes_behind(model, lost)
+    behind = nodes_behind(model.graph, lost)
     made_up = removed.made_up
     settled = {*made_up.weights, *made_up.refused}
     chosen = [
@@ -117,33 +117,6 @@ def refit_behind(model: Model, removed: Removed, bench: Workbench, report: Repor
     for name, reason in sorted(made_up.refused.items()):
         report.skip(name, f"is not refitted: {reason}")
     refit(model, removed.original, chosen, bench, report, kept_out=removed.rows)
-
-
-def nodes_behind(model: Model, starts: Iterable[gs.Node]) -> set[int]:
-    """Identities of some nodes and of all that read what they write, out of branches and through the nodes around them.
-
-    Args:
-        model: holds the nodes.
-        starts: nodes of any graph of the model; they count as behind themselves.
-    """
-    outer = {
-        id(inside): node
-        for _, node in nodes(model.graph)
-        for inner in node.attrs.values()
-        if isinstance(inner, gs.Graph)
-        for inside in inner.nodes
-    }
-    found: set[int] = set()
-    waiting = list(starts)
-    while waiting:
-        node = waiting.pop()
-        if id(node) in found:
-            continue
-        found.add(id(node))
-        waiting += [reader for tensor in node.outputs for reader in tensor.outputs]
-        if id(node) in outer:  # what a branch writes, the node around it gives
-            waiting.append(outer[id(node)])
-    return found
 
 
 def _rows_left(sites: Mapping[int, Site], units: Mapping[Group, Numbers]) -> dict[str, Numbers]:

@@ -225,6 +225,81 @@ def test_rows_that_are_not_finite_are_left_out(chain, bench):
     assert str(refusal) == "the samples show it too few rows without NaN or infinities"
 
 
+def halve(model, site):
+    model.replace_weight(site.weight, site.array() * (site.array() > 0))
+
+
+def beside(build, *, late):
+    """x @ a -> Relu -> h; h @ b + c + g @ s -> y, with g = Sigmoid(x); the product behind the shortcut, or before."""
+    layer, shortcut = node("MatMul", ["h", "b"], "p"), node("MatMul", ["g", "s"], "r")
+    nodes = [
+        node("MatMul", ["x", "a"], "q"),
+        node("Relu", ["q"], "h"),
+        node("Sigmoid", ["x"], "g"),
+        *((layer, shortcut) if late else (shortcut, layer)),
+        node("Add", ["p", "c"], "o"),
+        node("Add", ["r", "o"], "y"),
+    ]
+    return build(nodes, {"a": array(6, 5), "s": array(6, 4), "b": array(5, 4), "c": array(4)}, x=["n", 6])
+
+
+def of_all(model, name):
+    return np.concatenate([value_of(model, name, batch) for batch in BATCHES])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_last_layer_makes_up_for_what_is_added_behind(build, bench, late):
+    original = beside(build, late=late)
+    model, pairs = original.clone(), {}
+    for site, pair in equations(model, original, find_sites(model), bench(original, *BATCHES)):
+        pairs[site.name] = pair
+        halve(model, site)
+    first, last, read = ("p", "r", "g") if late else ("r", "p", "h")
+    gap = of_all(original, first) - of_all(model, first)
+    assert np.abs(gap).max() > 0.1
+    check(pairs[f"make_{last}"], of_all(model, read)[np.newaxis], of_all(original, last) + gap)
+    # the other changes behind it, so its own output counts alone
+    check(pairs[f"make_{first}"], of_all(model, "h" if late else "g")[np.newaxis], of_all(original, first))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_makes_up_for_the_channels_that_are_left_of_a_shortcut(build, groups):
+    weights = {"s": array(4, 4, 1, 1), "w": array(4, 4 // groups, 3, 3)}
+    nodes = [
+        node("Conv", ["x", "s"], "r"),
+        node("Conv", ["x", "w"], "p", group=groups, pads=[1, 1, 1, 1]),
+        node("Add", ["p", "r"], "y"),
+    ]
+    original = build(nodes, weights, x=[None, 4, None, None])
+    model, kept = original.clone(), np.array([0, 2])
+    shortcut, layer = find_sites(model)
+    model.replace_weight(shortcut.weight, 0.5 * shortcut.array()[kept])
+    model.replace_weight(layer.weight, layer.array()[kept])
+    batches = [array(2, 4, 5, size) for size in (4, 6)]
+    feed = Workbench(feed=open_feed([{"x": batch} for batch in batches], inputs=original.inputs), threads=1)
+    gone = {shortcut.name: kept, layer.name: kept}
+    (*_, (_, pair)) = equations(model, original, [shortcut, layer], feed, kept_out=gone)
+    rows = np.concatenate([view_of(layer.uses[0]).rows(batch) for batch in batches], axis=1)
+    small = [view_of(shortcut.uses[0]).rows(batch) for batch in batches]
+    gap = 0.5 * product(find_sites(original)[0], np.concatenate(small, axis=1))[:, kept]
+    check(pair, rows, product(find_sites(original)[1], rows)[:, kept] + gap)
+
+
+def test_does_not_make_up_for_what_is_added_to_every_row_alike(build, bench):
+    nodes = [
+        node("ReduceMean", ["x"], "m", axes=[0], keepdims=1),
+        node("MatMul", ["m", "s"], "r"),
+        node("MatMul", ["x", "a"], "p"),
+        node("Add", ["p", "r"], "y"),
+    ]
+    original = build(nodes, {"s": array(6, 4), "a": array(6, 4)}, x=["n", 6])
+    model = original.clone()
+    halve(model, find_sites(model)[0])
+    (*_, (site, pair)) = equations(model, original, find_sites(model), bench(original, *BATCHES))
+    assert site.name == "make_p"
+    check(pair, np.concatenate(BATCHES)[np.newaxis], of_all(original, "p"))
+
+
 def refusal_of(model, original, samples, index=0):
     sites = find_sites(model)
     found = {site.name: pair for site, pair in equations(model, original, sites, samples)}
@@ -311,6 +386,14 @@ def test_refuses_what_is_too_wide_and_does_the_others(build, bench):
     wide = found.pop("make_r")
     assert str(wide) == "it reads 8200 inputs: the second moments of so many take 4 GB"
     assert [(name, pair.total.count) for name, pair in found.items()] == [("make_p", 27), ("make_y", 27)]
+
+
+def test_a_table_that_is_looked_up_is_not_called_too_wide(build):
+    """9000 rows, of which each lookup takes one."""
+    model = build([node("Gather", ["w", "x"], "y")], {"w": array(9000, 4)}, x=["n"], dtype=TensorProto.INT64)
+    feed = open_feed(iter([{"x": np.arange(5)}]), inputs=model.inputs)
+    ((_, why),) = equations(model, model.clone(), find_sites(model), Workbench(feed=feed, threads=1))
+    assert str(why) == "Gather does not multiply rows of an activation by its weight"
 
 
 def test_counts_batches_of_a_feed_that_does_not_tell(chain):

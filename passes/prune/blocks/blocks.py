@@ -13,7 +13,6 @@ from onnxpress.passes.prune.blocks.branch import Branch, remove_branch
 from onnxpress.passes.prune.blocks.influence import SwitchedModel
 from onnxpress.passes.prune.blocks.residual import find_branches
 from onnxpress.passes.prune.blocks.search import Search
-from onnxpress.passes.prune.removal import nodes_behind
 from onnxpress.passes.refit import refit
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import (
@@ -31,6 +30,7 @@ from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.shapes import infer_shapes
 from onnxpress.rewriter.sites import find_sites, select
+from onnxpress.rewriter.walk import nodes_behind
 
 NOTABLE = 0.5
 """Decibels that an average in place of a branch must bring to be worth its addition."""
@@ -168,7 +168,7 @@ class PruneBlocks(Pass):
 
 def _sites_behind(model: Model, gone: Sequence[Branch]) -> set[str]:
     """Names of the linear layers that read what some joins write, also by way of others."""
-    behind = nodes_behind(model, [reader for branch in gone for reader in branch.join.outputs[0].outputs])
+    behind = nodes_behind(model.graph, [reader for branch in gone for reader in branch.join.outputs[0].outputs])
     layers = [site for site in find_sites(model) if site.op != "Gather"]
     return {site.name for site in layers if any(id(use.node) in behind for use in site.uses)}
 
