@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
 
+from benchmarks.loading import peak_bytes
+
 MODELS = {
     "2.6 GB, external data, weights of 67 MB": (39, 4096, True),
     "2.7 GB, external data, weights of 268 MB": (10, 8192, True),
@@ -59,10 +61,7 @@ def prune(source: str, target: str) -> None:
 
     result = Pipeline([PruneMagnitude(sparsity=0.5)])(Model.load(source))
     size = result.model.save(target)
-    # not getrusage: its maximum is inherited from the process that started this one
-    status = Path("/proc/self/status").read_text()
-    peak = 1024 * int(status.split("VmHWM:")[1].split()[0])
-    print(json.dumps({"bytes": size, "peak": peak, "seconds": time.perf_counter() - began}))
+    print(json.dumps({"bytes": size, "peak": peak_bytes(), "seconds": time.perf_counter() - began}))
 
 
 def main() -> None:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from onnxpress.passes.quantize.dynamic import QuantizeDynamic
     from onnxpress.passes.quantize.static import QuantizeStatic
     from onnxpress.passes.share.binarize import Binarize
+    from onnxpress.passes.share.budget import ShareBudget
     from onnxpress.passes.share.entropy import ShareEntropy
     from onnxpress.passes.share.hashing import ShareHash
     from onnxpress.passes.share.kmeans import ShareKMeans
@@ -97,6 +98,7 @@ _HOMES = {
     "ShareHash": "passes.share.hashing",
     "ShareMixture": "passes.share.mixture",
     "ShareEntropy": "passes.share.entropy",
+    "ShareBudget": "passes.share.budget",
     "Binarize": "passes.share.binarize",
     "FactorizeSVD": "passes.factorize.svd",
     "FactorizeSpatial": "passes.factorize.spatial",
@@ -147,6 +149,7 @@ __all__ = [
     "ShareHash",
     "ShareMixture",
     "ShareEntropy",
+    "ShareBudget",
     "Binarize",
     "FactorizeSVD",
     "FactorizeSpatial",

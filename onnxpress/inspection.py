@@ -15,6 +15,7 @@ from onnxpress.calibration.batches import Array
 from onnxpress.cost import Cost, multiply_adds
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.encode.evaluate import decoded_weights
+from onnxpress.passes.kernels.packing import distinct
 from onnxpress.passes.normalise import Normalise
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.shapes import Shapes, infer_shapes
@@ -26,7 +27,6 @@ from onnxpress.structure import Coupling, couplings_of
 FAMILIES = ("prune", "share", "factorize", "quantize", "encode")
 CODEBOOK = 256
 """Distinct values that 8-bit codes can tell apart; more are not counted."""
-_SAMPLE = 4096
 _SMALL = 256
 """Weights below which a codebook, or an index, takes more room than it saves."""
 
@@ -207,12 +207,9 @@ def _layer(site: Site, cost: Cost | None, couplings: Sequence[Coupling]) -> Laye
 
 
 def count_distinct(array: Array, most: int = CODEBOOK) -> int | None:
-    """Number of different values; None where there are more than `most`, which a sample mostly tells."""
-    flat = array.reshape(-1)
-    if np.unique(flat[:: max(1, flat.size // _SAMPLE)]).size > most:
-        return None
-    found = np.unique(flat).size
-    return int(found) if found <= most else None
+    """Number of elements that differ in their bits, as `encode` tells them apart; None where it is above `most`."""
+    found = distinct(array, most)
+    return None if found is None else int(found.size)
 
 
 def _options(site: Site, zeros: float, distinct: int | None, couplings: Sequence[Coupling]) -> dict[str, Option]:

@@ -105,7 +105,8 @@ def passes(reports: Sequence[Report]) -> Table:
         [each.name, str(len(each.changes)), kinds(each), str(len(each.skips)), f"{each.seconds:.2f} s", _options(each)]
         for each in reports
     ]
-    return Table("passes", ("pass", ">changes", "to layers", ">skips", ">time", "options"), rows)
+    notes = [f"{each.name}: {note}" for each in reports for note in each.notes]
+    return Table("passes", ("pass", ">changes", "to layers", ">skips", ">time", "options"), rows, notes)
 
 
 def kinds(report: Report, *, most: int = 3) -> str:

@@ -26,6 +26,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "prune-positions": "onnxpress.passes.prune.positions.positions:PrunePositions",
         "share-kmeans": "onnxpress.passes.share.kmeans:ShareKMeans",
         "share-entropy": "onnxpress.passes.share.entropy:ShareEntropy",
+        "share-budget": "onnxpress.passes.share.budget:ShareBudget",
         "share-vectors": "onnxpress.passes.share.vectors:ShareVectors",
         "share-hash": "onnxpress.passes.share.hashing:ShareHash",
         "share-mixture": "onnxpress.passes.share.mixture:ShareMixture",

@@ -94,6 +94,7 @@ class Report:
         changes: what was changed.
         skips: what was not, with reasons.
         warnings: what the user must know although nothing failed.
+        notes: what was measured of the whole, in sentences.
         tensors: why each tensor carries codes or not, by name; empty for passes that place none.
         harms: what each tensor on codes does alone to the outputs, the worst first; empty where it was not tried.
         curves: error against ratio of each site or group; empty for passes that measure none.
@@ -105,6 +106,7 @@ class Report:
     changes: list[Change] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     tensors: dict[str, str] = field(default_factory=dict)
     harms: list[Harm] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)

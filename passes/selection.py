@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,20 @@ class SitePass(Pass, ABC):
 
 class RefusalError(Exception):
     """Ends the work on one site; the text is the reason of its skip."""
+
+
+@contextmanager
+def skipping(report: Report, name: str) -> Iterator[None]:
+    """Work on one site: a refusal in it becomes the reason why the site is skipped.
+
+    Args:
+        report: gets the skip.
+        name: of the site.
+    """
+    try:
+        yield
+    except RefusalError as refusal:
+        report.skip(name, str(refusal))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,20 @@ def evaluate(model: Skeleton, *, optimise: bool, threads: int | None = None) -> 
     Raises:
         ModelError: ONNX Runtime cannot run it, or an output is no tensor of numbers.
     """
+    return [_array(value) for value in start(model, optimise=optimise, threads=threads)()]
+
+
+def start(model: Skeleton, *, optimise: bool, threads: int | None = None) -> Callable[[], list[Any]]:
+    """A session of a model without inputs, to run it: gives its outputs as values of ONNX Runtime.
+
+    Args:
+        model: as `constant_model` gives it.
+        optimise: as for `evaluate`.
+        threads: as for `evaluate`.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it, or then run it.
+    """
     import onnxruntime
 
     levels = onnxruntime.GraphOptimizationLevel
@@ -68,13 +83,25 @@ def evaluate(model: Skeleton, *, optimise: bool, threads: int | None = None) -> 
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or 0
-    try:
+    with _told():
         session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
-        values = session.run_with_ort_values([each.name for each in session.get_outputs()], {})
-    except Exception as error:  # ONNX Runtime raises many kinds
+    names = [each.name for each in session.get_outputs()]
+
+    def run() -> list[Any]:
+        with _told():
+            return list(session.run_with_ort_values(names, {}))
+
+    return run
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of ONNX Runtime, of many kinds, in one line."""
+    try:
+        yield
+    except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"ONNX Runtime cannot compute the constants: {first}") from error
-    return [_array(value) for value in values]
 
 
 def _array(value: Any) -> Array:

@@ -7,8 +7,11 @@ import onnx.inliner
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.rules.outcome import Outcome
 
-DECODING_DOMAIN = "onnxpress"
-"""Domain of the functions that decode weights; they stay, for inlining them would undo the encoding."""
+DECODING_DOMAIN = "press"
+"""Domain of the functions that decode weights; they stay, for inlining them would undo the encoding.
+
+Short, for every call of a function repeats it.
+"""
 
 
 def inline_functions(model: Model) -> Outcome:

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxpress.passes.encode.estimates import CALL, coded_bytes
 from onnxpress.passes.encode.functions import bring_in
+from onnxpress.passes.encode.loads import CALL_TIME, Load
 from onnxpress.passes.kernels.arrays import Array, Codes, bits_of
-from onnxpress.rewriter.edits import redirect
 from onnxpress.rewriter.functions import DECODING_DOMAIN
 from onnxpress.rewriter.model import Model
 
 MOST_LEVELS = 33
 """Distinct values of a channel at most: 32 and a zero."""
-_CALL = 200
-"""Bytes of a call with the sizes it takes, and the share of a weight in the function."""
-_MOST_DISTINCT = 4096
-"""Distinct values that one book can name."""
+_LOAD = 13
+"""Bytes of places in the books, for each element."""
+_TIME = 14e-9
+"""Seconds for each element."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,26 @@ class Channels:
     books: Array
     axis: int
 
+    @property
+    def nbytes(self) -> float:
+        """What it takes about."""
+        return coded_bytes(np.bincount(self.codes.reshape(-1))) + self.books.nbytes + CALL
+
+    @property
+    def book_bytes(self) -> int:
+        """Bytes of the books."""
+        return int(self.books.nbytes)
+
+    @property
+    def load(self) -> Load:
+        """What loading it takes beyond what it takes dense, the codes apart; as measured."""
+        return Load(self.codes.size * (_LOAD + self.books.itemsize), CALL_TIME + _TIME * self.codes.size)
+
+    @property
+    def action(self) -> str:
+        """For a report."""
+        return f"{len(self.books)} values a channel"
+
     def restore(self) -> Array:
         """The weight, bit for bit."""
         sizes = [1] * self.codes.ndim
@@ -48,29 +69,23 @@ class Channels:
         return np.asarray(self.books[self.codes, channel])
 
 
-def split(weight: Array) -> Channels | None:
-    """Codes and books by the axis where they take least; None where that saves nothing.
+def find(weight: Array) -> Channels | None:
+    """Codes and books by the axis where they take least; None where channels have too many values.
 
     Args:
         weight: of 16, 32 or 64 bits an element.
     """
     if weight.ndim < 2 or weight.dtype.kind != "f" or not weight.size:
         return None
-    found = [(_bytes_of(each), each.axis, each) for each in _splits(weight)]
-    if not found:
-        return None
-    size, _, best = min(found, key=lambda each: each[:2])
-    return best if size < 0.95 * _bytes_at_once(weight) else None
+    return min(_splits(weight), key=lambda each: (each.nbytes, each.axis), default=None)
 
 
-def write(model: Model, graph: gs.Graph, constant: gs.Constant, parts: Channels, name: str) -> gs.Constant:
-    """Let a node compute a constant from its codes, which are returned.
+def write(model: Model, parts: Channels, name: str) -> tuple[gs.Variable, list[gs.Constant]]:
+    """Add the node that computes a weight; it, and the codes.
 
     Args:
         model: takes the node and its function.
-        graph: holds the constant.
-        constant: is replaced for all its readers.
-        parts: what it was taken apart into.
+        parts: what the weight was taken apart into.
         name: of what the node gives.
     """
     bring_in(model, "Channels")
@@ -82,8 +97,7 @@ def write(model: Model, graph: gs.Graph, constant: gs.Constant, parts: Channels,
     inputs = [codes, *(model.add_weight("k", each) for each in others)]
     weight = gs.Variable(name, parts.books.dtype, list(parts.codes.shape))
     model.graph.nodes.append(gs.Node("Channels", "", {}, inputs, [weight], DECODING_DOMAIN))
-    redirect(model, graph, constant, weight)
-    return codes
+    return weight, [codes]
 
 
 def _splits(weight: Array) -> Iterator[Channels]:
@@ -109,24 +123,3 @@ def _books(rows: Array) -> list[Array] | None:
         if len(books[-1]) > MOST_LEVELS:
             return None
     return books
-
-
-def _bytes_of(parts: Channels) -> float:
-    counts = np.bincount(parts.codes.reshape(-1))
-    return _coded_bytes(counts[counts > 0]) + parts.books.nbytes + _CALL
-
-
-def _bytes_at_once(weight: Array) -> float:
-    """What one book for all takes about."""
-    _, counts = np.unique(bits_of(weight), return_counts=True)
-    if len(counts) > _MOST_DISTINCT:
-        return float(weight.nbytes)
-    return min(float(weight.nbytes), _coded_bytes(counts) + len(counts) * weight.itemsize)
-
-
-def _coded_bytes(counts: Array) -> float:
-    """By entropy, with codes of whole bits where there are few."""
-    part = counts / counts.sum()
-    entropy = float(-(part * np.log2(part)).sum())
-    whole = float(np.ceil(np.log2(max(2, len(counts)))))
-    return float(counts.sum()) * min(whole, max(entropy, 0.02) * 1.02) / 8

@@ -1,9 +1,8 @@
-"""What a plan would take, in the file and in memory while it is loaded; from what is known of the weight alone."""
+"""What a plan would take in the file, from what is known of the weight alone."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,30 +20,12 @@ from onnxpress.passes.kernels.packing import packed_bytes
 
 TENSOR = 18
 """Bytes of a tensor's name (one or two letters), dtype, sizes and tags."""
-CALL = 28
+CALL = 24
 """Bytes of a call of a decoding function: its name and domain, the name of its result, tags."""
 ARGUMENT = 4
 """Bytes of the name of an input."""
 NAMED = 24
 """Bytes of the name of a weight (about 8), its dtype and tags, where they are declared."""
-
-_LOAD = {"mask": 28, "planes": 20, None: 8}
-"""Bytes of memory that decoding takes beyond what a dense weight takes, for each element."""
-_LOAD_BIT, _LOAD_SYMBOL, _LOAD_LISTED = 58, 48, 100
-"""The same for each bit of a stream of Huffman codes, for each symbol of it, and for those of sparse weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What loading takes.
-
-    Attributes:
-        nbytes: of memory, beyond what the dense weight takes.
-        bits: of the longest stream of Huffman codes.
-    """
-
-    nbytes: int
-    bits: int
 
 
 def cost(facts: Facts, plan: Plan) -> tuple[int, set[str]]:
@@ -66,19 +47,6 @@ def cost(facts: Facts, plan: Plan) -> tuple[int, set[str]]:
         needs |= {"Gaps", zero}
         nbytes += _steps_cost(facts, plan, needs)
     return nbytes, needs
-
-
-def load_bytes(facts: Facts, plan: Plan) -> Load:
-    """Memory that ONNX Runtime takes to decode a weight, as measured for `Encode`."""
-    planes = isinstance(plan.coding, int) and len(PLANES[plan.coding]) > 1
-    each = max(_LOAD["mask"] * (plan.layout == "mask"), _LOAD["planes"] * planes, _LOAD[None])
-    streams = [step_frequencies(facts, plan)] if plan.layout == "gaps" else []
-    if plan.coding == HUFFMAN:
-        streams.append(value_frequencies(facts, plan))
-    bits = [_code(frequencies.tobytes())[0] for frequencies in streams]
-    symbols = sum(int(frequencies.sum()) for frequencies in streams)
-    coded = _LOAD_BIT * sum(bits) + (_LOAD_SYMBOL if plan.layout == "plain" else _LOAD_LISTED) * symbols
-    return Load(each * facts.survey.count + coded, max(bits, default=0))
 
 
 def step_frequencies(facts: Facts, plan: Plan) -> Array:
@@ -121,15 +89,19 @@ def _steps_cost(facts: Facts, plan: Plan, needs: set[str]) -> int:
 
 
 def _huffman_cost(frequencies: Array, item: int) -> int:
-    bits, symbols, alike = _code(frequencies.tobytes())
+    bits, symbols, alike = coded(frequencies)
     table = LONGEST * smallest_unsigned(alike + 1).itemsize + item * max(symbols, 2)
     tensors = coded_bytes(bits) + 2 * block_count(int(frequencies.sum())) + table
     return CALL + 5 * ARGUMENT + 4 * TENSOR + tensors
 
 
+def coded(frequencies: Array) -> tuple[int, int, int]:
+    """Bits of the best stream of Huffman codes, symbols that occur, and the most codes of one length."""
+    return _code(frequencies.tobytes())
+
+
 @functools.lru_cache(maxsize=64)
 def _code(frequencies: bytes) -> tuple[int, int, int]:
-    """Bits of the best stream, symbols that occur, and the most codes of one length."""
     counts = np.frombuffer(frequencies, np.int64)
     lengths = code_lengths(counts)
     return coded_bits(counts, lengths), int((counts > 0).sum()), int(codes_of_length(lengths).max())
@@ -154,9 +126,10 @@ def _stream_cost(facts: Facts, plan: Plan) -> tuple[int, set[str]]:
     packed = sum(CALL + 4 * ARGUMENT + TENSOR + packed_bytes(count, bits) for bits in planes)
     nbytes = packed + TENSOR + (item << coding if len(planes) == 1 else item * distinct)
     needs = {"Codes", "Digits", *(f"digits {bits}" for bits in planes)}
-    if len(planes) > 1:
+    for at in range(1, len(planes)):
+        low = sum(planes[:at])
         nbytes += CALL + 3 * ARGUMENT
-        needs |= {"Planes", f"steps {planes[0]}", f"high {coding}"}
+        needs |= {"Planes", f"steps {low}", f"high {planes[at]} {low}"}
     rest = count % stream_unit(plan)
     if not plain or rest:
         needs |= {"flat"}

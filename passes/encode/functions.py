@@ -20,7 +20,15 @@ Offset  (codes, scale, zero, count, block, axis=a): the same with a zero point f
 Arrange (rows, sizes, perm=p): a matrix as an array of these sizes with its axes in another order.
 Scale   (weight, factors): times one factor for each entry of the last axis.
 Channels (codes, books, count, sizes): codes of a byte, by a book for each of `count` channels.
+Wide    (low, high): codes of up to 12 bits, of their low byte and what is above.
+Placed  (codes, count, end): codes by a book of `count` at each place of a row, as codes by one of `end`.
+Vectors (codes, book, shape): codes of sub-vectors, the rows of the book, of which the weight is made in order.
+Turned  (codes, book, sizes, perm=p): the same in an array of these sizes, whose axes then come in another order.
+Added   (one, other): the sum of two weights.
+Step    (jumps, places): beginnings of four times as many Huffman codes, and the table that leads four times as far.
 Huffman (stream, blocks, lengths, book, shape): codes of up to 12 bits, the frequent ones short; see huffman.py.
+
+Those of structured weights, in `structures.py`, compute weights from few parameters.
 """
 
 from __future__ import annotations
@@ -32,7 +40,7 @@ from string import ascii_letters
 
 import onnx
 
-from onnxpress.passes.encode import huffman
+from onnxpress.passes.encode import huffman, structures
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.functions import DECODING_DOMAIN
 from onnxpress.rewriter.model import Model
@@ -98,7 +106,7 @@ _BODIES = {
         axis = Constant <value = int32 {0}> ()
         steps = Cast <to = 6> (gaps)
         places = CumSum (steps, axis)
-        count = ReduceProd <keepdims = 1> (shape)
+        count = ReduceProd (shape)
         zeros = Expand (zero, count)
         flat = ScatterElements <axis = 0> (zeros, places, values)
         W = Reshape (flat, shape)
@@ -153,28 +161,61 @@ _BODIES = {
         place = Add (row, channel)
         W = Gather (books, place)
     }""",
-    "Huffman": huffman.body(),
+    "Wide": """(low, high) => (codes) {
+        base = Constant <value = int32 {256}> ()
+        ones = Cast <to = 6> (low)
+        digits = Cast <to = 6> (high)
+        others = Mul (digits, base)
+        codes = Add (ones, others)
+    }""",
+    "Placed": """(codes, count, end) => (places) {
+        none = Constant <value = int32 {0}> ()
+        starts = Range (none, end, count)
+        index = Cast <to = 6> (codes)
+        places = Add (index, starts)
+    }""",
+    "Vectors": """(codes, book, shape) => (W) {
+        index = Cast <to = 6> (codes)
+        rows = Gather (book, index)
+        W = Reshape (rows, shape)
+    }""",
+    "Turned": """<perm> (codes, book, sizes) => (W) {
+        index = Cast <to = 6> (codes)
+        rows = Gather (book, index)
+        wide = Reshape (rows, sizes)
+        W = Transpose <perm : ints = @perm> (wide)
+    }""",
+    "Added": """(one, other) => (W) {
+        W = Add (one, other)
+    }""",
+    "Step": huffman.STEP,
+    "Huffman": huffman.body(DECODING_DOMAIN),
+    **structures.BODIES,
 }
+_CALLS = {"Huffman": ("Step",)}
+"""Functions that a function calls."""
 
 
 @functools.cache
 def _parsed(name: str, opset: int) -> bytes:
-    text = f'<domain: "{DECODING_DOMAIN}", opset_import: ["": {opset}]> {name} {_BODIES[name]}'
+    own = f', "{DECODING_DOMAIN}": 1' if name in _CALLS else ""
+    text = f'<domain: "{DECODING_DOMAIN}", opset_import: ["": {opset}{own}]> {name} {_BODIES[name]}'
     proto = onnx.parser.parse_function(text)
     _shorten(proto)
     return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _shorten(proto: onnx.FunctionProto) -> None:
-    """Letters for what is known inside alone, for a name takes its bytes in every file; those most read get one."""
-    kept = {*proto.input, *proto.output}
-    uses = Counter(name for node in proto.node for name in [*node.input, *node.output] if name not in kept)
-    letters = (c for c in short_names() if c not in kept)
+    """Letters for all names, which take their bytes in every file; those most used get one."""
+    uses = Counter(name for each in [proto, *proto.node] for name in [*each.input, *each.output])
+    letters = short_names()
     short = {name: next(letters) for name, _ in uses.most_common()}
+    for each in [proto, *proto.node]:
+        each.input[:] = [short[name] for name in each.input]
+        each.output[:] = [short[name] for name in each.output]
     for node in proto.node:
-        node.input[:] = [short.get(name, name) for name in node.input]
-        node.output[:] = [short.get(name, name) for name in node.output]
-        node.ClearField("domain")  # the parser writes the empty ones out
+        if not node.domain:
+            node.ClearField("domain")  # the parser writes the empty ones out
         for each in node.attribute:
             if each.HasField("t"):
                 each.t.ClearField("name")
@@ -200,16 +241,18 @@ def function(name: str, opset: int) -> onnx.FunctionProto:
 
 
 def function_bytes(name: str, opset: int) -> int:
-    """What a function adds to a file, its tag and length included."""
-    return len(_parsed(name, opset)) + 3
+    """What a function adds to a file, with those that it calls, their tags and lengths included."""
+    return sum(len(_parsed(each, opset)) + 3 for each in (name, *_CALLS.get(name, ())))
 
 
 def bring_in(model: Model, name: str) -> None:
-    """Let the model have a decoding function.
+    """Let the model have a decoding function, and those that it calls.
 
     Raises:
         ModelError: it has one of that name that does something else, from another version of onnxpress.
     """
+    for each in _CALLS.get(name, ()):
+        bring_in(model, each)
     wanted = function(name, model.opset)
     for each in model.functions:
         if (each.domain, each.name) == (DECODING_DOMAIN, name):

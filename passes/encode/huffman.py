@@ -1,97 +1,98 @@
-"""The local function that decodes a stream of Huffman codes with no loop, which ONNX Runtime would not fold.
+"""The local functions that decode a stream of Huffman codes with no loop, which ONNX Runtime would not fold.
 
 Every bit of the stream is taken for the beginning of a code: the 12 bits from there on, its window, tell the length of
 that code, and so where the next would begin. Bits at which no code begins lead to nonsense that nobody reads. The table
-of next beginnings, read at its own entries, leads two codes on, then four, ... 2^DOUBLINGS. From the known beginning of
-every block of symbols, all blocks at once, STEPS - 1 jumps with the last table and one with each of the others lead to
-all beginnings; the windows there, to the symbols.
+of next beginnings, read at its own entries, leads two codes on, read again at its own four. `Step` goes from the known
+beginnings to four times as many, and from a table to that of jumps four times as far; from the beginning of every block
+of symbols, all blocks at once, `STEPS` of them lead to all beginnings; the windows there, to the symbols.
 
 Positions count from the end of the stream, below zero: a jump beyond the end comes out at the beginning, which no
-symbol that is wanted depends on, and all indices stay in range. Two bytes of zeros go before the stream, so that
-every window lies within three bytes.
+symbol that is wanted depends on, and all indices stay in range. A row for each word holds its 16 bits and 12 of the
+next, so the first row has what comes before the stream.
+
+Codes of one length are consecutive and so are their windows: a window of a code of l bits is one of 2^(12-l), counts
+2^l, and the sum of what comes before it, in units of 2^12, is the number of its code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 
-from onnxpress.passes.kernels.huffman import BLOCK, LONGEST
+from onnxpress.passes.kernels.huffman import BLOCK, LONGEST, WORD
 
-DOUBLINGS = 6
-STEPS = BLOCK >> DOUBLINGS
+STEPS = (BLOCK.bit_length() - 1) // 2
+LAST = STEPS - 1
+"""Written out, for it needs no further table."""
 
-_ROOM = 1 << LONGEST
+STEP = """(jumps, places) => (further, more) {
+    one = Gather (jumps, places)
+    two = Gather (jumps, one)
+    three = Gather (jumps, two)
+    more = Concat <axis = 1> (places, one, two, three)
+    double = Gather (jumps, jumps)
+    further = Gather (double, double)
+}"""
+"""Beginnings of four times as many codes, [blocks, n] to [blocks, 4 n], and the table that leads four times as far."""
+
 _WINDOWS = """
-    none = Constant <value = int32 {0}> ()
-    one = Constant <value = int32 {1}> ()
-    byte = Constant <value = int32 {256}> ()
-    all = Constant <value = int32 {%(room)d}> ()
     pad = Constant <value = int32[1] {0}> ()
-    column = Constant <value = int64[2] {-1, 1}> ()
-    flat = Constant <value = int64[1] {-1}> ()
-    shifts = Constant <value = int32[8] {%(shifts)s}> ()
-    third = Cast <to = 6> (stream)
-    first = Concat <axis = 0> (pad, pad, third)
-    second = Concat <axis = 0> (pad, third, pad)
-    last = Concat <axis = 0> (third, pad, pad)
-    high = Mul (first, byte)
-    two = Add (high, second)
-    higher = Mul (two, byte)
-    three = Add (higher, last)
-    rows = Reshape (three, column)
+    none = Squeeze (pad)
+    all = Constant <value = int32 {%(room)d}> ()
+    one = Div (all, all)
+    low = Constant <value = int32 {%(low)d}> ()
+    shifts = Constant <value = int32[%(word)d] {%(shifts)s}> ()
+    words = Cast <to = 6> (stream)
+    this = Concat <axis = 0> (pad, words)
+    next = Concat <axis = 0> (words, pad)
+    high = Mul (this, all)
+    begun = Div (next, low)
+    both = Add (high, begun)
+    rows = Flatten (both)
     shifted = Div (rows, shifts)
     cut = Mod (shifted, all)
+    width = Shape (pad)
+    flat = Neg (width)
     windows = Reshape (cut, flat)
 """
-# of codes with l + 1 bits: `ends` is the window behind the last, `base` what is added to window / 2^(11 - l)
+# a window lies behind the ends of all shorter codes: as many as its code has bits, less one
 _TABLES = """
     rooms = Constant <value = int32[%(longest)d] {%(rooms)s}> ()
-    bits = Constant <value = int32[%(longest)d] {%(bits)s}> ()
     number = Cast <to = 6> (lengths)
     cells = Mul (number, rooms)
     ends = CumSum (cells, none)
-    begins = Sub (ends, cells)
-    before = CumSum <exclusive = 1> (number, none)
-    skipped = Div (begins, rooms)
-    base = Sub (before, skipped)
+    column = Flatten (ends)
     window = Range (none, all, one)
-    each = Reshape (window, column)
-    within = Less (each, ends)
-    flags = Cast <to = 6> (within)
-    level = ArgMax <axis = 1, keepdims = 0> (flags)
-    length = Gather (bits, level)
+    within = Less (window, column)
+    flags = Where (within, none, one)
+    ones = Div (rooms, rooms)
+    level = MatMul (ones, flags)
     room = Gather (rooms, level)
-    past = Div (window, room)
-    offset = Gather (base, level)
-    rank = Add (past, offset)
+    share = Div (all, room)
+    sums = CumSum <exclusive = 1> (share, none)
+    rank = Div (sums, all)
     value = Gather (book, rank)
 """
+# a code of one bit has the level 0, so positions begin with 1
 _JUMPS = """
     size = Size (windows)
     wide = Cast <to = 6> (size)
-    start = Neg (wide)
-    here = Range (start, none, one)
-    step = Gather (length, windows)
+    start = Sub (one, wide)
+    here = Range (start, one, one)
+    step = Gather (level, windows)
     j0 = Add (here, step)
-"""
-_STARTS = """
-    skip = Constant <value = int32 {16}> ()
-    row = Constant <value = int64[2] {1, -1}> ()
     held = Cast <to = 6> (blocks)
-    sums = CumSum <exclusive = 1> (held, none)
-    origin = Add (start, skip)
-    begin = Add (sums, origin)
-    p0 = Reshape (begin, row)
+    sums2 = CumSum <reverse = 1> (held, none)
+    begin = Neg (sums2)
+    p0 = Flatten (begin)
 """
-# axes: one of 2 for each doubling, the finest first; steps; blocks. Transpose turns them all round
 _VALUES = """
-    grid = Constant <value = int64[%(axes)d] {%(grid)s}> ()
-    from = Constant <value = int64[1] {0}> ()
-    parted = Reshape (a0, grid)
-    turned = Transpose (parted)
-    places = Reshape (turned, flat)
-    count = ReduceProd <keepdims = 1> (shape)
+    second = Gather (j%(last)d, p%(last)d)
+    third = Gather (j%(last)d, second)
+    fourth = Gather (j%(last)d, third)
+    every = Concat <axis = 1> (p%(last)d, second, third, fourth)
+    places = Reshape (every, flat)
+    count = ReduceProd (shape)
+    from = Sub (count, count)
     wanted = Slice (places, from, count)
     found = Gather (windows, wanted)
     values = Gather (value, found)
@@ -99,28 +100,27 @@ _VALUES = """
 """
 
 
-def body() -> str:
+def body(domain: str) -> str:
     """The function in ONNX's textual form: (stream, blocks, lengths, book, shape) -> (W).
 
-    stream: uint8, as `encode_symbols` gives it, with the bits of its blocks. lengths: uint16 [12], the number of codes
+    stream: uint16, as `encode_symbols` gives it, with the bits of its blocks. lengths: uint16 [12], the number of codes
     of each length. book: what the codes stand for, in the order of the codes, for at least two. shape: of W.
+
+    Args:
+        domain: of `Step`.
     """
-    places = [f"p{step}" for step in range(STEPS)]
-    lines = [f"j{i + 1} = Gather (j{i}, j{i})" for i in range(DOUBLINGS)]
-    lines.append(_STARTS)
-    lines += [f"{after} = Gather (j{DOUBLINGS}, {at})" for at, after in pairwise(places)]
-    lines.append(f"a{DOUBLINGS} = Concat <axis = 0> ({', '.join(places)})")
-    for i in reversed(range(DOUBLINGS)):
-        lines += [f"b{i} = Gather (j{i}, a{i + 1})", f"a{i} = Concat <axis = 0> (a{i + 1}, b{i})"]
-    head = (_WINDOWS + _TABLES + _JUMPS) % {
-        "room": _ROOM,
+    lines = [f"j{i + 1}, p{i + 1} = {domain}.Step (j{i}, p{i})" for i in range(LAST)]
+    room, word = 1 << LONGEST, 1 << WORD
+    text = (_WINDOWS + _TABLES + _JUMPS + "\n".join(lines) + _VALUES) % {
+        "room": room,
+        "low": word // room,
+        "word": WORD,
+        "shifts": _listed(word >> bit for bit in range(WORD)),
         "longest": LONGEST,
-        "shifts": _listed(_ROOM >> bit for bit in range(8)),
-        "rooms": _listed(_ROOM >> bits for bits in range(1, LONGEST + 1)),
-        "bits": _listed(range(1, LONGEST + 1)),
+        "rooms": _listed(room >> bits for bits in range(1, LONGEST + 1)),
+        "last": LAST,
     }
-    tail = _VALUES % {"axes": DOUBLINGS + 2, "grid": _listed([*[2] * DOUBLINGS, STEPS, -1])}
-    return f"(stream, blocks, lengths, book, shape) => (W) {{{head}{chr(10).join(lines)}{tail}}}"
+    return f"(stream, blocks, lengths, book, shape) => (W) {{{text}}}"
 
 
 def _listed(numbers: Iterable[int]) -> str:

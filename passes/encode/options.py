@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from onnxpress.passes.encode.costs import NAMED, cost, load_bytes
+from onnxpress.passes.encode.costs import NAMED, cost
+from onnxpress.passes.encode.loads import Load, load
 from onnxpress.passes.encode.plans import CODE_BITS, GAP_BITS, HUFFMAN, LAYOUTS, STEP_BITS, Facts, Layout, Plan, entries
 
 LARGEST_MESSAGE = 1_900_000_000
@@ -22,13 +23,13 @@ class Option:
         plan: None leaves the weight dense.
         nbytes: what the weight then takes, its nodes and the names of its parts included.
         needs: functions and shared tensors that the whole model stores once.
-        load: bytes of memory that loading it takes beyond what it takes dense.
+        load: what loading it takes beyond what it takes dense.
     """
 
     plan: Plan | None
     nbytes: int
     needs: frozenset[str] = frozenset()
-    load: int = 0
+    load: Load = field(default_factory=Load)
 
 
 def options(facts: Facts, layouts: Collection[str] = LAYOUTS, *, huffman: bool = True) -> list[Option]:
@@ -48,9 +49,9 @@ def options(facts: Facts, layouts: Collection[str] = LAYOUTS, *, huffman: bool =
         if not huffman and (plan.coding == HUFFMAN or plan.layout == "gaps"):
             continue
         nbytes, needs = cost(facts, plan)
-        load = load_bytes(facts, plan)
-        if nbytes < LARGEST_MESSAGE and 4 * load.bits < LARGEST_MESSAGE:  # a position of 32 bits for each
-            found.append(Option(plan, nbytes, frozenset(needs), load.nbytes))
+        taken = load(facts, plan)
+        if nbytes < LARGEST_MESSAGE and 4 * taken.bits < LARGEST_MESSAGE:  # a position of 32 bits for each
+            found.append(Option(plan, nbytes, frozenset(needs), taken))
     return found
 
 
@@ -73,10 +74,10 @@ def _fitting(facts: Facts, wanted: Collection[str]) -> Iterator[Plan]:
 
 
 def _coded_gaps(facts: Facts) -> Iterator[Plan]:
-    """Steps of every width that makes a difference; values whose number need not be a multiple of anything."""
+    """Steps of every width that makes a difference."""
     longest = int(facts.survey.gaps[0].max())
     for bits in STEP_BITS:
-        for coding in (None, 8, *facts.narrow, HUFFMAN):
+        for coding in (None, *CODE_BITS, *facts.narrow, HUFFMAN):
             plan = Plan("gaps", coding, bits)
             if _codes_suffice(facts, plan) and entries(facts, plan) <= facts.survey.count:
                 yield plan

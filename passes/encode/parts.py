@@ -19,14 +19,14 @@ class Stream:
     Attributes:
         stored: the elements, narrower ones, or their codes (packed where below 8 bits, or a stream of Huffman codes).
         book: what the codes stand for; padded to the number of codes of 1, 2 or 4 bits. None without codes.
-        high: the high bits of codes of 3, 5 or 6 bits, packed; None for others.
+        high: the higher bits of codes of 3, 5, 6 or 7 bits, packed, the lowest of them first.
         blocks: for Huffman codes, the bits of each block.
         lengths: for Huffman codes, how many there are of each length; the book is in their order.
     """
 
     stored: Array
     book: Array | None = None
-    high: Array | None = None
+    high: tuple[Array, ...] = ()
     blocks: Array | None = None
     lengths: Array | None = None
 
@@ -71,7 +71,7 @@ def take_apart(weight: Array, plan: Plan) -> Parts:
         values = _padded(values, stream_unit(plan))
         return Parts(_stream(values, plan), mask=mask, rest=rest, count=values.size)
     if plan.layout == "gaps":
-        steps, values = pack_gaps(weight, plan.steps)
+        steps, values = _filled(*pack_gaps(weight, plan.steps), weight.size, stream_unit(plan))
         steps[0] -= 1
         return Parts(_stream(values, plan), steps=_coded(steps), count=steps.size)
     bits = GAP_BITS[plan.layout]
@@ -108,8 +108,11 @@ def _stream(values: Array, plan: Plan) -> Stream:
         return Stream(codes, book)
     low, *high = PLANES[plan.coding]
     if high:
-        mask = codes.dtype.type((1 << low) - 1)
-        return Stream(pack_codes(codes & mask, low), book, pack_codes(codes >> codes.dtype.type(low), high[0]))
+        parts, shift = [], 0
+        for bits in (low, *high):
+            parts.append(pack_codes(codes >> codes.dtype.type(shift) & codes.dtype.type((1 << bits) - 1), bits))
+            shift += bits
+        return Stream(parts[0], book, tuple(parts[1:]))
     padded = np.zeros(1 << plan.coding, book.dtype)
     padded[: book.size] = book
     return Stream(pack_codes(codes, plan.coding), padded)

@@ -8,7 +8,7 @@ layout plain            every element, in order
        gaps             the same of up to 2 to 8 bits, each with a Huffman code
        fill             one element for all
 coding None             as they are
-       1 to 6, 8        a code of so many bits each, and the distinct elements
+       1 to 8           a code of so many bits each, and the distinct elements
        huffman          a Huffman code for each, and the distinct elements
        a dtype          a narrower floating-point type, where that loses nothing
 """
@@ -26,10 +26,10 @@ Layout: TypeAlias = Literal["plain", "mask", "gaps4", "gaps8", "gaps", "fill"]
 Coding: TypeAlias = int | np.dtype | Literal["huffman"] | None
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-CODE_BITS = (1, 2, 3, 4, 5, 6, 8)
+CODE_BITS = range(1, 9)
 HUFFMAN: Literal["huffman"] = "huffman"
-PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
-"""How codes are packed: the low bits of all of them, then the high ones, so that each part fills whole bytes."""
+PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
+"""How codes are packed: the low bits of all of them, then higher ones, so that each part fills whole bytes."""
 GAP_BITS: dict[Layout, int] = {"gaps4": 4, "gaps8": 8}
 MOST_DISTINCT = 257
 """Distinct elements of interest: 256 that have codes of 8 bits, and the zero that a mask does without."""

@@ -29,7 +29,7 @@ def _shared_cost(name: str, opset: int) -> int:
     if kind == "steps":
         return TENSOR + (1 << int(rest))
     if kind == "high":
-        return TENSOR + (1 << PLANES[int(rest)][1])
+        return TENSOR + (1 << int(rest.split()[0]))
     if kind == "zero":
         return TENSOR + 8
     if kind == "flat":
@@ -98,7 +98,7 @@ class Writer:
             return gaps
         return self._call("Codes", [gaps, self._steps(bits), self._digits(bits), self._flat()])
 
-    def _huffman(self, stream: Stream, shape: Array, outputs: Sequence[gs.Variable] | None = None) -> gs.Variable:
+    def _huffman(self, stream: Stream, shape: Array, outputs: Sequence[gs.Variable] = ()) -> gs.Variable:
         parts = (stream.stored, stream.blocks, stream.lengths, stream.book)
         constants = [self._constant(_present(array)) for array in parts]
         return self._call("Huffman", [*constants, self._share(shape)], outputs)
@@ -109,7 +109,7 @@ class Writer:
         stream: Stream,
         weight: gs.Variable,
         shape: Array,
-        outputs: Sequence[gs.Variable] | None = None,
+        outputs: Sequence[gs.Variable] = (),
     ) -> gs.Tensor:
         """The listed elements, in `shape`; without outputs flat, and `shape` is their number."""
         if plan.coding is None:
@@ -122,14 +122,19 @@ class Writer:
         codes, book = self._constant(stream.stored), self._constant(_present(stream.book))
         if plan.coding == 8:
             return self._call("Lookup", [codes, book], outputs)
-        target = self._flat() if outputs is None else self._share(shape)
-        if stream.high is None:
+        target = self._share(shape) if outputs else self._flat()
+        if not stream.high:
             return self._call("Codes", [codes, book, self._digits(plan.coding), target], outputs)
-        low, high = PLANES[plan.coding]
-        ones = self._call("Codes", [codes, self._steps(low), self._digits(low), target])
-        weights = self._share(np.arange(1 << high, dtype=np.uint8) << np.uint8(low))
-        others = self._call("Codes", [self._constant(stream.high), weights, self._digits(high), target])
-        return self._call("Planes", [ones, others, book], outputs)
+        low, *rest = PLANES[plan.coding]
+        found, shift = self._call("Codes", [codes, self._steps(low), self._digits(low), target]), low
+        for bits, packed in zip(rest, stream.high, strict=True):
+            weights = self._share(np.arange(1 << bits, dtype=np.uint8) << np.uint8(shift))
+            others = self._call("Codes", [self._constant(packed), weights, self._digits(bits), target])
+            shift += bits
+            last = shift == plan.coding
+            means = book if last else self._steps(shift)
+            found = self._call("Planes", [found, others, means], outputs if last else ())
+        return found
 
     def _steps(self, bits: int) -> gs.Constant:
         """What codes of `bits` bits mean as numbers."""
@@ -170,7 +175,7 @@ class Writer:
         self,
         name: str,
         inputs: Sequence[gs.Tensor],
-        outputs: Sequence[gs.Variable] | None = None,
+        outputs: Sequence[gs.Variable] = (),
         *,
         attrs: dict[str, object] | None = None,
     ) -> gs.Variable:

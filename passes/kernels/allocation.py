@@ -78,7 +78,7 @@ class Frontier:
             raise ValueError("amounts and errors must be finite")
         self._most = math.fsum(max(option.amount for option in each) for each in options)
         self._amounts, self._errors = _padded(options)
-        hulls = [_hull(each) for each in options]
+        hulls = [hull(each) for each in options]
         self._start = np.array([hull[0] for hull in hulls], np.int64)
         steps = sorted(_steps(options, hulls), key=lambda each: (each.slope, each.item, each.position))
         self._items = np.array([each.item for each in steps], np.int64)
@@ -126,7 +126,7 @@ def _padded(options: Sequence[Sequence[Option]]) -> tuple[Array, Array]:
     return amounts.reshape(len(full), most), errors.reshape(len(full), most)
 
 
-def _hull(options: Sequence[Option]) -> list[int]:
+def hull(options: Sequence[Option]) -> list[int]:
     """The lower convex hull of error over amount, from the least error to the largest amount; slopes ascend."""
     ranked = sorted(range(len(options)), key=lambda each: (options[each].error, -options[each].amount))
     corners = ranked[:1]

@@ -10,13 +10,15 @@ optimal where codes are long (Gish and Pierce, 1968).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpress.passes.kernels.arrays import Array, Codes, Float64Array, pieces
+from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.envelopes import STEPS, Part, cells_of, envelope, spans, steps_of
+from onnxpress.passes.kernels.points import check_values
+from onnxpress.passes.kernels.quantizers import Quantizer, entropy
 
 LIMIT = 256
 """Values at most: codes are bytes before they are coded."""
@@ -31,58 +33,6 @@ _TRIED = 8
 
 _PRICES = (-40.0, 3.0)
 """Logarithms to base 2 of the least and the greatest price, as parts of the mean square."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quantizer:
-    """Values, and how weights go to them.
-
-    Attributes:
-        values: ascending, [values].
-        lengths: of their codes in bits, −log2 of their frequencies, [values].
-        price: λ, in units of h·w².
-        levels: h of every step of importance, [levels].
-        zero: the number of the value of weights that are zero; None where these go like others.
-        bits: mean length of a code: the empirical entropy.
-        loss: Σ h·(w − value)² / Σ h·w², with h in steps.
-        error: ‖w − value‖ / ‖w‖, whatever the importance.
-    """
-
-    values: Float64Array
-    lengths: Float64Array
-    price: float
-    levels: Float64Array
-    zero: int | None
-    bits: float
-    loss: float
-    error: float
-
-    def codes(self, values: Array, weights: Array | None = None) -> Codes:
-        """The number of the value of each weight.
-
-        Args:
-            values: any shape and float dtype.
-            weights: importance, the same shape; given if it was when the quantizer was made.
-        """
-        codes = np.empty(values.shape, np.uint8)
-        cuts = [envelope(self.values, self.price / level * self.lengths) for level in self.levels]
-        flat = codes.reshape(-1)
-        start = 0
-        for piece in pieces(values):
-            part = flat[start : start + piece.size]
-            wide = piece.astype(np.float64)
-            if weights is None:
-                lines, borders = cuts[0]
-                part[...] = lines[np.searchsorted(borders, wide)]
-            else:
-                steps = steps_of(np.asarray(weights.reshape(-1)[start : start + piece.size]), float(self.levels[0]))
-                for step, (lines, borders) in enumerate(cuts):
-                    chosen = steps == step
-                    part[chosen] = lines[np.searchsorted(borders, wide[chosen])]
-            if self.zero is not None:
-                part[wide == 0] = self.zero
-            start += piece.size
-        return codes
 
 
 class Source:
@@ -100,7 +50,7 @@ class Source:
         Raises:
             ValueError: no values, ones that are not finite, or unfit `weights`.
         """
-        _check(values, weights)
+        check_values(values, weights, to="quantize")
         top = 1.0 if weights is None else float(weights.max())
         parts, levels = [values], [top]
         if weights is not None:
@@ -276,15 +226,13 @@ class Source:
             lost, plain = lost + part.level * off, plain + off
         if state.zero is not None:
             held[state.zero] += self.zeros
-        share = held[held > 0] / self.count
-        bits = float(-(share * np.log2(share)).sum())
         return Quantizer(
             state.value,
             lengths,
             cost,
             self.levels,
             state.zero,
-            max(0.0, bits),
+            entropy(held),
             lost / self.energy,
             math.sqrt(plain / self._plain),
         )
@@ -298,24 +246,3 @@ class _State:
     held: Float64Array
     cost: float
     zero: int | None
-
-
-def entropy(counts: Sequence[int] | Array) -> float:
-    """Bits of a code on average, if none is longer than its frequency asks for: −Σ p·log2 p."""
-    held = np.asarray(counts, np.float64)
-    share = held[held > 0] / held.sum()
-    return max(0.0, float(-(share * np.log2(share)).sum()))
-
-
-def _check(values: Array, weights: Array | None) -> None:
-    if values.size == 0:
-        raise ValueError(f"no values to quantize in shape {values.shape}")
-    if not all(np.isfinite(piece).all() for piece in pieces(values)):
-        raise ValueError("cannot quantize values that are not finite")
-    if weights is None:
-        return
-    if weights.shape != values.shape:
-        raise ValueError(f"weights of shape {weights.shape} do not fit values of shape {values.shape}")
-    low, high = float(weights.min()), float(weights.max())
-    if not (low >= 0 and 0 < high < math.inf):
-        raise ValueError("weights must be finite, not negative and not all zero")

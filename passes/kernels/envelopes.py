@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.intervals import Ints, running
-from onnxpress.passes.kernels.kmeans import points_of
+from onnxpress.passes.kernels.points import points_of
 
 STEPS = 2
 """Steps of importance for each factor of two: h within 19 % of what it is taken for."""
@@ -44,7 +44,7 @@ class Part:
             nothing = np.zeros(1)
             return cls(level, np.zeros(0), nothing, nothing, nothing, 0)
         points = points_of(values, keep_zero=keep_zero)
-        value, mass = points.value, points.mass
+        value, mass = points.value.astype(np.float64), points.masses
         zeros = int(mass[value == 0].sum()) if keep_zero else 0
         if zeros:
             value, mass = value[value != 0], mass[value != 0]

@@ -2,7 +2,8 @@
 
 A canonical code is known by the number of codes of each length and the order of the symbols: codes of one length are
 consecutive numbers, and a shorter code comes before every longer one. Each code is written with its most significant
-bit first, and the first bit of a byte is its most significant.
+bit first. A stream is stored as words of 16 bits, the first bit of a word its most significant; it ends with the last
+word, and zeros before it fill the first.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from numpy.typing import NDArray
 from onnxpress.passes.kernels.arrays import PIECE, Array, Codes, pieces, smallest_unsigned
 
 Bytes: TypeAlias = NDArray[np.uint8]
+Words: TypeAlias = NDArray[np.uint16]
 Ints: TypeAlias = NDArray[np.int64]
 
 LONGEST = 12
 """Bits of the longest code, unless told otherwise: a table of all beginnings has 4096 entries."""
+WORD = 16
+"""Bits that are stored together."""
 BLOCK = 1024
 """Symbols between two places where decoding can start."""
+_PIECE = PIECE // 8
+"""Symbols that are looked at together: whole blocks."""
 
 
 def code_lengths(frequencies: Array, *, limit: int = LONGEST) -> Bytes:
@@ -94,7 +100,7 @@ def coded_bits(frequencies: Array, lengths: Bytes) -> int:
 
 def coded_bytes(bits: int) -> int:
     """Bytes of a stream of `bits` bits."""
-    return -(-bits // 8)
+    return -(-bits // WORD) * WORD // 8
 
 
 def block_count(symbols: int) -> int:
@@ -102,7 +108,7 @@ def block_count(symbols: int) -> int:
     return -(-symbols // BLOCK)
 
 
-def encode_symbols(symbols: Codes, lengths: Bytes) -> tuple[Bytes, NDArray[np.uint16]]:
+def encode_symbols(symbols: Codes, lengths: Bytes) -> tuple[Words, NDArray[np.uint16]]:
     """A stream of codes without gaps.
 
     Args:
@@ -110,7 +116,7 @@ def encode_symbols(symbols: Codes, lengths: Bytes) -> tuple[Bytes, NDArray[np.ui
         lengths: bits of each symbol's code.
 
     Returns:
-        The stream, the last byte filled with zero bits; and the bits of each block of `BLOCK` symbols [blocks].
+        The stream, and the bits of each block of `BLOCK` symbols [blocks].
 
     Raises:
         ValueError: a symbol without a code.
@@ -120,20 +126,23 @@ def encode_symbols(symbols: Codes, lengths: Bytes) -> tuple[Bytes, NDArray[np.ui
     shifts = (lengths[:, None].astype(np.int64) - 1 - columns).clip(0)
     digits = (canonical_codes(lengths)[:, None] >> shifts & 1).astype(np.uint8)
     present = columns < lengths[:, None]
-    stream, blocks, carry = [np.empty(0, np.uint8)], [np.empty(0, np.uint16)], np.empty(0, np.uint8)
-    for piece in pieces(symbols, size=PIECE // 8):  # whole blocks, but for the last
+    blocks, total = [np.empty(0, np.uint16)], 0
+    for piece in pieces(symbols, size=_PIECE):
         each = lengths[piece]
         if piece.size and not each.all():
             raise ValueError("a symbol has no code")
         blocks.append(np.add.reduceat(each, np.arange(0, each.size, BLOCK), dtype=np.uint16))
+        total += int(blocks[-1].sum(dtype=np.int64))
+    stream, carry = [np.empty(0, np.uint16)], np.zeros(-total % WORD, np.uint8)
+    for piece in pieces(symbols, size=_PIECE):
         bits = np.concatenate([carry, digits[piece][present[piece]]])
-        whole = bits.size // 8 * 8
-        stream.append(np.packbits(bits[:whole]))
+        whole = bits.size // WORD * WORD
+        stream.append(np.packbits(bits[:whole]).view(">u2").astype(np.uint16))
         carry = bits[whole:]
-    return np.concatenate([*stream, np.packbits(carry)]), np.concatenate(blocks)
+    return np.concatenate(stream), np.concatenate(blocks)
 
 
-def decode_symbols(stream: Bytes, lengths: Bytes, count: int) -> Codes:
+def decode_symbols(stream: Words, blocks: NDArray[np.uint16], lengths: Bytes, count: int) -> Codes:
     """The first `count` symbols of a stream, one after another: slow, to check others by.
 
     Raises:
@@ -141,8 +150,9 @@ def decode_symbols(stream: Bytes, lengths: Bytes, count: int) -> Codes:
     """
     known = {(int(lengths[s]), int(code)): s for s, code in enumerate(canonical_codes(lengths)) if lengths[s]}
     symbols = np.empty(count, smallest_unsigned(lengths.size))
+    bits = np.unpackbits(stream.astype(">u2").view(np.uint8))
     found, length, code = 0, 0, 0
-    for bit in np.unpackbits(stream):
+    for bit in bits[bits.size - int(blocks.sum(dtype=np.int64)) :]:
         if found == count:
             break
         length, code = length + 1, code << 1 | int(bit)

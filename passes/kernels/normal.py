@@ -97,6 +97,22 @@ class Normal:
             self.count,
         )
 
+    def shifted(self, delta: Array) -> Normal:
+        """The equations of outputs y + delta.
+
+        Args:
+            delta: of each output, [outputs of all groups].
+        """
+        more = np.asarray(delta, np.float64).reshape(self.energy.shape)
+        return Normal(
+            self.moment,
+            self.cross + more[:, :, np.newaxis] * self.input_sum[:, np.newaxis],
+            self.input_sum,
+            self.output_sum + self.count * more,
+            self.energy + more * (2 * self.output_sum + self.count * more),
+            self.count,
+        )
+
     def groups(self, chosen: Array | slice) -> Normal:
         """The equations of some groups."""
         return Normal(

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
-from onnxpress.passes.kernels.arrays import Array
+from onnxpress.passes.kernels.arrays import Array, ascending
 from onnxpress.passes.kernels.binary import Book, binary, residual_binary, ternary
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.report import Report
@@ -24,17 +24,16 @@ from onnxpress.passes.selection import (
     check_count,
     check_exactly_one,
     check_flag,
+    skipping,
     wrong,
 )
+from onnxpress.passes.share.codebooks import SPARSE
 from onnxpress.passes.share.fitting import Coded, fit_codes
 from onnxpress.passes.storing import narrowed
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
 from onnxpress.rewriter.weights import values_of
-
-SPARSE = 0.05
-"""Fraction of zeros from which a weight is taken for pruned, and its zeros are kept."""
 
 MOST_BITS = 5
 """Sums of signs at most: 32 levels."""
@@ -91,13 +90,11 @@ class Binarize(SitePass):
         """Give levels to every site that fits the options."""
         report = self.report()
         for site, pair in self._with_equations(model, self.candidates(model, report), bench):
-            try:
+            with skipping(report, site.name):
                 if isinstance(pair, Pair):
                     self._fit(model, site, pair, report)
                 else:
                     self._round(model, site, report, why=pair)
-            except RefusalError as refusal:
-                report.skip(site.name, str(refusal))
         return report
 
     @staticmethod
@@ -169,7 +166,7 @@ class Binarize(SitePass):
                 f"{stored.nbytes}"
             )
         kept = int(_sparse(stored) and self.levels != "ternary")
-        if all(np.unique(row[:4096]).size <= count + kept and np.unique(row).size <= count + kept for row in rows):
+        if all(_has_few(row, count + kept) for row in rows):
             raise RefusalError(f"has no more than {count} distinct values{self._each()} already")
         return stored
 
@@ -183,6 +180,11 @@ class Binarize(SitePass):
 
     def _each(self) -> str:
         return " a channel" if self.per == "channel" else ""
+
+
+def _has_few(row: Array, most: int) -> bool:
+    """Whether there are no more distinct values, which the first of them mostly tell."""
+    return all(ascending(part).size <= most for part in (row[:4096], row))
 
 
 def _sparse(weight: Array) -> bool:

@@ -8,10 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from onnxpress.passes.kernels.arrays import Array, Codes
-from onnxpress.passes.kernels.entropy import Quantizer, Source
-from onnxpress.passes.kernels.kmeans import Floats
+from onnxpress.passes.kernels.entropy import Source
+from onnxpress.passes.kernels.points import Floats
+from onnxpress.passes.kernels.quantizers import Quantizer
 from onnxpress.passes.selection import RefusalError, check_exactly_one, check_part, is_number, wrong
-from onnxpress.passes.share.codebooks import Codebook, CodebookPass, Draft, Weight
+from onnxpress.passes.share.codebooks import CodebookPass
+from onnxpress.passes.share.drafts import Codebook, Draft, Weight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.kernels.hashing import bucket_means, spread
-from onnxpress.passes.report import Report
 from onnxpress.passes.selection import (
-    LAZY,
     Layout,
     RefusalError,
-    SitePass,
     check_count,
     check_exactly_one,
     check_part,
     wrong,
 )
+from onnxpress.passes.share.alone import AlonePass, Shared
 from onnxpress.passes.share.saving import check_saving
 from onnxpress.passes.storing import narrowed
-from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
 from onnxpress.rewriter.weights import values_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShareHash(SitePass):
+class ShareHash(AlonePass):
     """Random weight sharing (Chen et al., "Compressing Neural Networks with the Hashing Trick", 2015).
 
     The hash of output, input and seed tells the bucket of a weight; all weights of a bucket take their mean, which is
@@ -60,22 +55,11 @@ class ShareHash(SitePass):
         if self.ratio is not None:
             check_part(self, "ratio")
 
-    def apply(self, model: Model, bench: Workbench) -> Report:
-        """Share the weights of every site that fits the options."""
-        report = self.report()
-        sites = self.candidates(model, report)
-        for site in bench.progress.track(sites, label=self.name, total=len(sites)):
-            try:
-                self._share(model, site, bench.seed, report)
-            except RefusalError as refusal:
-                report.skip(site.name, str(refusal))
-        return report
-
-    def _share(self, model: Model, site: Site, seed: int, report: Report) -> None:
-        """Share the weights of one site.
+    def shared(self, site: Site, *, seed: int) -> Shared:
+        """The weights with the means of their buckets.
 
         Raises:
-            RefusalError: it saves nothing, changes nothing, or cannot be done.
+            RefusalError: so many buckets save nothing, or the weights are alike in each already, or no numbers.
         """
         layout, old = Layout.of(site), values_of(site.weight)
         weight = old.load()
@@ -87,20 +71,14 @@ class ShareHash(SitePass):
         values = narrowed(means, old.dtype)
         shape = (layout.rows, site.size // layout.rows)
 
-        def shared() -> Array:
+        def array() -> Array:
             return layout.from_rows(spread(values, shape, seed=seed % 2**32))
 
-        error = relative_error(weight, shared())
+        error = relative_error(weight, array())
         if error == 0:
             raise RefusalError(f"its weights are alike in each of {buckets} buckets already")
-        model.replace_weight(site.weight, shared() if old.nbytes < LAZY else shared)
-        report.change(
-            site.name,
-            f"{buckets} buckets by hash, {8 * buckets * old.dtype.itemsize / site.size:.2f} bits a weight beside codes",
-            bytes_before=site.nbytes,
-            bytes_after=site.nbytes,
-            error=error if math.isfinite(error) else None,
-        )
+        said = f"{buckets} buckets by hash, {8 * values.nbytes / site.size:.2f} bits a weight beside codes"
+        return Shared(array, said, error)
 
     def _buckets(self, site: Site) -> int:
         """How many buckets there are.

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.arrays import Array, pieces
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.kernels.mixture import Mixture, fit_mixture, settle
 from onnxpress.passes.kernels.packing import distinct
-from onnxpress.passes.report import Report
-from onnxpress.passes.selection import LAZY, RefusalError, SitePass, check_count, check_fraction, wrong
+from onnxpress.passes.selection import RefusalError, check_count, check_fraction, wrong
+from onnxpress.passes.share.alone import AlonePass, Shared
 from onnxpress.passes.share.saving import check_saving
 from onnxpress.passes.storing import narrowed
-from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
 from onnxpress.rewriter.weights import values_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShareMixture(SitePass):
+class ShareMixture(AlonePass):
     """Share weights by a mixture of Gaussians (Ullrich et al., "Soft Weight-Sharing for Network Compression", 2017).
 
     A mixture is fitted to the weights of each site, or a sample of them. The component nearest to zero is a spike: its
@@ -52,22 +49,11 @@ class ShareMixture(SitePass):
             raise wrong(self, "components", "lie in 2 to 256")
         check_fraction(self, "overlap")
 
-    def apply(self, model: Model, bench: Workbench) -> Report:
-        """Share the weights of every site that fits the options."""
-        report = self.report()
-        sites = self.candidates(model, report)
-        for site in bench.progress.track(sites, label=self.name, total=len(sites)):
-            try:
-                self._share(model, site, bench.seed, report)
-            except RefusalError as refusal:
-                report.skip(site.name, str(refusal))
-        return report
-
-    def _share(self, model: Model, site: Site, seed: int, report: Report) -> None:
-        """Share the weights of one site; what a large one becomes is measured and forgotten.
+    def shared(self, site: Site, *, seed: int) -> Shared:
+        """The weights with the means of their components.
 
         Raises:
-            RefusalError: it saves nothing, changes nothing, or cannot be done.
+            RefusalError: that saves nothing, changes nothing, or cannot be done.
         """
         old = values_of(site.weight)
         weight = old.load()
@@ -77,17 +63,10 @@ class ShareMixture(SitePass):
         mixture, means = settle(weight, self._mixture(weight, seed))
         values = narrowed(means, old.dtype)
         error = relative_error(weight, values[mixture.assign(weight)])
-        shared = _sharing(old.load, mixture, values)
-        model.replace_weight(site.weight, shared() if old.nbytes < LAZY else shared)
         zeros = sum(int(np.count_nonzero(mixture.assign(piece) == mixture.spike)) for piece in pieces(weight))
         merged = f" of {self.components}" if values.size < self.components else ""
-        report.change(
-            site.name,
-            f"{values.size} components{merged}, {zeros / site.size:.1%} zeros",
-            bytes_before=site.nbytes,
-            bytes_after=site.nbytes,
-            error=error if math.isfinite(error) else None,
-        )
+        said = f"{values.size} components{merged}, {zeros / site.size:.1%} zeros"
+        return Shared(_sharing(old.load, mixture, values), said, error)
 
     def _mixture(self, weight: Array, seed: int) -> Mixture:
         try:

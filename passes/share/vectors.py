@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,11 +13,8 @@ from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.inputs import SOLVED, check_sole, check_width, reading_of
 from onnxpress.passes.intercepts import intercept_of
-from onnxpress.passes.kernels.arrays import Array, Float64Array, pieces
+from onnxpress.passes.kernels.arrays import Array, pieces
 from onnxpress.passes.kernels.errors import relative_error
-from onnxpress.passes.kernels.least_squares import choose_ridge, error, solve
-from onnxpress.passes.kernels.normal import Normal
-from onnxpress.passes.kernels.vector_fits import reassign, refit
 from onnxpress.passes.kernels.vectors import VectorCode, cluster, distinct_vectors
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import (
@@ -29,28 +25,19 @@ from onnxpress.passes.selection import (
     check_choice,
     check_count,
     check_flag,
+    skipping,
     wrong,
 )
-from onnxpress.passes.storing import narrowed
+from onnxpress.passes.share.aims import learn, rounded
+from onnxpress.passes.staged import Staged
 from onnxpress.passes.threads import threads_for
+from onnxpress.passes.varied import with_varied
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
 from onnxpress.rewriter.weights import values_of
 
-_ROUNDS = 6
-"""How often codes and codebooks are chosen in turn."""
-
-_BRIEF = 8
-"""Iterations of conjugate gradients for codebooks whose codes will change once more."""
-
-_LONG = 20
-"""The same for those that stay."""
-
 _COPIES = 6
 """How many matrices as large as the weight there are then, of float64."""
-
-_DAMPING = 0.01
-"""Part of the mean diagonal that is added to second moments where held-out samples ask for no refitted weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +46,8 @@ class ShareVectors(SitePass):
 
     Gong et al., "Compressing Deep Convolutional Networks using Vector Quantization" (2014). A row of weights, those of
     one output along its inputs (of a Conv: channel by channel, each with its kernel; of an embedding: what is looked
-    up), is cut into sub-vectors; k-means
-    finds a few for all. Several stages add vectors of several codebooks (residual quantization).
+    up), is cut into sub-vectors; k-means finds a few for all. Several stages add vectors of several codebooks (residual
+    quantization).
 
     With samples, errors count by the second moments of what the layer reads, and layers are taken one after the other
     (Wu et al., "Quantized Convolutional Neural Networks for Mobile Devices", 2016): each reads what the layers before,
@@ -69,7 +56,9 @@ class ShareVectors(SitePass):
     samples, and for weights whose inputs cannot be observed, plain distances count.
 
     The weights stay dense arrays: sub-vectors with equal codes are equal bit by bit, so that with one stage at most
-    2^bits of them (at each place, with `per: subspace`) differ. Zeros of a pruned weight do not stay.
+    2^bits of them (at each place, with `per: subspace`) differ. Zeros of a pruned weight do not stay. `encode` finds
+    the sub-vectors again and stores codes and codebooks; those of several stages only where it follows in the same run,
+    for in a dense array of their sums nothing tells them.
 
     Attributes:
         length: entries of a sub-vector, 2 to 32; usual are 2, 4 and 8. A weight whose number of inputs it does not
@@ -78,6 +67,8 @@ class ShareVectors(SitePass):
         stages: codebooks whose vectors are added, 1 to 4.
         per: `tensor` for one codebook a weight and stage, `subspace` for one at each place of a row.
         correct: with samples, make up for the error layer by layer; otherwise samples are not used.
+        vary: where samples of a model that reads tokens are few, learn from variations of them, too, as
+            `prune-second-order` does.
         min_size: weights with fewer elements are left alone.
     """
 
@@ -88,6 +79,7 @@ class ShareVectors(SitePass):
     stages: int = 1
     per: Literal["tensor", "subspace"] = "tensor"
     correct: bool = True
+    vary: bool = True
     min_size: int = 256
 
     def __post_init__(self) -> None:
@@ -95,6 +87,7 @@ class ShareVectors(SitePass):
         super().__post_init__()
         check_choice(self, "per", ("tensor", "subspace"))
         check_flag(self, "correct")
+        check_flag(self, "vary")
         for field, least, most in (("length", 2, 32), ("bits", 1, 8), ("stages", 1, 4)):
             check_count(self, field, least=least)
             if getattr(self, field) > most:
@@ -105,10 +98,13 @@ class ShareVectors(SitePass):
         report, original = self.report(), model.clone()
         plain, learnt = self._parted(model, self.candidates(model, report), bench, report)
         for site, why in bench.progress.track(plain, label=self.name, total=len(plain)):
-            self._try(model, site, report, partial(self._plain, site, bench, why))
+            with skipping(report, site.name):
+                self._give(model, site, report, self._plain(site, bench, why))
         if learnt:
+            bench = with_varied(original, bench, report) if self.vary else bench
             for site, pair in equations(model, original, learnt, bench):
-                self._try(model, site, report, partial(self._learnt, model, site, pair, bench))
+                with skipping(report, site.name):
+                    self._give(model, site, report, self._learnt(model, site, pair, bench))
         return report
 
     def _parted(
@@ -164,17 +160,16 @@ class ShareVectors(SitePass):
         places = site.size // _layout(site).rows // self.length
         return self.stages * (places if self.per == "subspace" else 1)
 
-    def _try(self, model: Model, site: Site, report: Report, quantize: Callable[[], tuple[VectorCode, str]]) -> None:
-        """Give a site the weights of the code that it gets, or skip it with the reason why it gets none."""
-        try:
-            code, told = quantize()
-        except RefusalError as refusal:
-            report.skip(site.name, str(refusal))
-            return
+    def _give(self, model: Model, site: Site, report: Report, found: tuple[VectorCode, str]) -> None:
+        """Give a site the weights of a code, and tell of it."""
+        code, told = found
         layout, old = _layout(site), values_of(site.weight)
         decode = _decoding(layout, code, old.dtype)
         lost = relative_error(old.load(), decode())
-        model.replace_weight(site.weight, decode() if old.nbytes < LAZY else decode)
+        if self.stages > 1:
+            model.replace_weight(site.weight, Staged(layout, code, old.dtype))
+        else:
+            model.replace_weight(site.weight, decode() if old.nbytes < LAZY else decode)
         report.change(
             site.name,
             f"{self._described()}, {8 * self._stored(site) / site.size:.2f} bits a weight{told}",
@@ -194,7 +189,7 @@ class ShareVectors(SitePass):
             RefusalError: it has none.
         """
         code = self._clustered(_layout(site).to_rows(site.array()), None, bench)
-        return _rounded(code, site), f", without samples: {why}" if why else ""
+        return rounded(code, values_of(site.weight).dtype), f", without samples: {why}" if why else ""
 
     def _learnt(self, model: Model, site: Site, pair: Pair | RefusalError, bench: Workbench) -> tuple[VectorCode, str]:
         """The code that gives the outputs of a layer best, and what to tell of it; the bias is replaced.
@@ -205,26 +200,20 @@ class ShareVectors(SitePass):
         if isinstance(pair, RefusalError):
             return self._plain(site, bench, str(pair))
         rows, intercept = _layout(site).to_rows(site.array()), intercept_of(model, site)
-        biased = intercept is not None
         try:
             with threads_for(rows.shape[1]):
-                ridge = choose_ridge(pair.fit, pair.held_out, rows, bias=biased).ridge
-                aim = _Aim.of(pair.fit, rows, ridge, bias=biased)
-                start = self._clustered(rows, aim.metric, bench)
-                found = start
-                for _ in range(_ROUNDS):
-                    found = aim.fitted(reassign(found, aim.target, aim.metric), iterations=_BRIEF)
-                before = error(pair.held_out, start.decode())
-                after = error(pair.held_out, found.decode(), _shift(pair.fit, found, bias=biased))
-                if not after < before:
-                    return _rounded(start, site), f", output error {before:.2%} on samples held out, not corrected"
-                found = _rounded(_Aim.of(pair.total, rows, ridge, bias=biased).fitted(found, iterations=_LONG), site)
-                shift = _shift(pair.total, found, bias=biased)
+                learnt = learn(
+                    pair,
+                    rows,
+                    lambda metric: self._clustered(rows, metric, bench),
+                    dtype=values_of(site.weight).dtype,
+                    bias=intercept is not None,
+                )
         except ValueError as failure:
             raise RefusalError(str(failure)) from failure
-        if intercept is not None and shift is not None:
-            intercept.add(model, shift)
-        return found, f", output error {before:.2%} -> {after:.2%} on samples held out"
+        if intercept is not None and learnt.shift is not None:
+            intercept.add(model, learnt.shift)
+        return learnt.code, f", {learnt.account}"
 
     def _clustered(self, rows: Array, metric: Array | None, bench: Workbench) -> VectorCode:
         try:
@@ -241,37 +230,6 @@ class ShareVectors(SitePass):
             raise RefusalError(str(failure)) from failure
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Aim:
-    """What a code is fitted to: Σ ‖y − W·x − b‖² + λ·‖W − W₀‖² is tr((W − T)·H·(W − T)ᵀ), apart from a constant.
-
-    Attributes:
-        target: T, [rows, k], the dense weight for which it is least.
-        metric: H, [groups, k, k]: second moments, centred where there is a bias, plus λ.
-    """
-
-    target: Float64Array
-    metric: Float64Array
-
-    @classmethod
-    def of(cls, normal: Normal, rows: Array, ridge: float, *, bias: bool) -> _Aim:
-        """The aim of a layer with the weights `rows`; an infinite ridge is for one that keeps them."""
-        metric = normal.moment.copy()
-        if bias:
-            metric -= np.einsum("gk,gl->gkl", normal.input_sum, normal.input_sum) / normal.count
-        target = rows.astype(np.float64)
-        if math.isfinite(ridge):
-            target, _ = solve(normal, rows, ridge=ridge, bias=bias)
-        square = np.einsum("gkk->gk", metric)
-        damping = (ridge if math.isfinite(ridge) else _DAMPING) * square.mean(axis=1)
-        metric += np.where(damping > 0, damping, 1.0)[:, np.newaxis, np.newaxis] * np.eye(metric.shape[1])
-        return cls(target, metric)
-
-    def fitted(self, code: VectorCode, *, iterations: int) -> VectorCode:
-        """The same codes with the codebooks that do best, or nearly so."""
-        return refit(code, self.target, self.metric, iterations=iterations)
-
-
 def _layout(site: Site) -> Layout:
     """How the weight is a matrix whose rows are cut: that of its outputs, and of an embedding what it looks up."""
     if site.op != "Gather":
@@ -286,26 +244,11 @@ def _refuse_learning(model: Model, site: Site) -> None:
         RefusalError: says why.
     """
     check_sole(model, site)
+    for use in site.uses:  # before the width: a table that is looked up has no inputs
+        reading_of(model, use)
     check_width(site)
     if (needed := _COPIES * 8 * site.size) > SOLVED:
         raise RefusalError(f"fitting codes to so many weights takes {needed / 1e9:.0f} GB")
-    for use in site.uses:
-        reading_of(model, use)
-
-
-def _shift(normal: Normal, code: VectorCode, *, bias: bool) -> Float64Array | None:
-    """What the bias gains by the weights of a code; None without one."""
-    return solve(normal, code.decode(), ridge=math.inf, bias=True)[1] if bias else None
-
-
-def _rounded(code: VectorCode, site: Site) -> VectorCode:
-    """The same with the codebooks that the type of the weight can hold.
-
-    Raises:
-        RefusalError: it cannot hold the result.
-    """
-    dtype = values_of(site.weight).dtype
-    return replace(code, books=narrowed(code.books, dtype, what="codebook").astype(np.float64))
 
 
 def _decoding(layout: Layout, code: VectorCode, dtype: np.dtype[Any]) -> Callable[[], Array]:

@@ -36,6 +36,10 @@ def test_shows_only_the_options_that_were_chosen():
     assert tables.passes([Report("unknown", {"x": 1})]).rows[0][-1] == "x 1"
 
 
+def test_what_was_measured_of_the_whole_stands_below_the_passes():
+    assert tables.passes([Report("encode", notes=["it loads"]), Report("strip")]).notes == ["encode: it loads"]
+
+
 @pytest.mark.parametrize(
     ("action", "kind"),
     [

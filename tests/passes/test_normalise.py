@@ -69,10 +69,10 @@ def test_each_part_can_be_turned_off(export: Model) -> None:
 
 
 def test_inlines_functions_but_not_the_decoding_ones() -> None:
-    text = """<ir_version: 8, opset_import: ["": 17, "f": 1, "onnxpress": 1]>
-    g (float[2] x) => (float[2] y) { a = f.twice(x) y = onnxpress.Decode(a) }
+    text = """<ir_version: 8, opset_import: ["": 17, "f": 1, "press": 1]>
+    g (float[2] x) => (float[2] y) { a = f.twice(x) y = press.Decode(a) }
     <domain: "f", opset_import: ["": 17]> twice (a) => (b) { b = Add(a, a) }
-    <domain: "onnxpress", opset_import: ["": 17]> Decode (a) => (b) { b = Neg(a) }"""
+    <domain: "press", opset_import: ["": 17]> Decode (a) => (b) { b = Neg(a) }"""
     result = Normalise()(Model.from_proto(onnx.parser.parse_model(text)))
     assert [n.op for n in result.model.graph.nodes] == ["Add", "Decode"]
     assert [f.name for f in result.model.functions] == ["Decode"]

@@ -4,7 +4,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxpress.passes.prune.zeros.magnitude import PruneMagnitude
-from onnxpress.passes.selection import Layout
+from onnxpress.passes.report import Report
+from onnxpress.passes.selection import Layout, RefusalError, skipping
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
@@ -79,3 +80,14 @@ def test_warns_of_globs_that_match_nothing():
     model = _model([helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], w=np.ones((20, 20), np.float32))
     report = PruneMagnitude(sparsity=0.5, include=("no such layer",))(model).report
     assert report.warnings == ["include and exclude leave none of 1 weights; see `onnxpress inspect`"]
+
+
+def test_a_refusal_is_the_reason_of_a_skip_and_other_errors_are_none():
+    report = Report("test")
+    with skipping(report, "fc"):
+        raise RefusalError("saves nothing")
+    with skipping(report, "conv"):
+        report.change("conv", "shared", bytes_before=1, bytes_after=1)
+    assert [(skip.site, skip.reason) for skip in report.skips] == [("fc", "saves nothing")]
+    with pytest.raises(ValueError, match="broken"), skipping(report, "fc"):
+        raise ValueError("broken")

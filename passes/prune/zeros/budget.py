@@ -165,10 +165,10 @@ def _measured(
             report.skip(site.name, str(error))
             continue
         noise = np.maximum.accumulate([each.noise for each in reversed(attempts)])[::-1]
-        yield Budget(site, densities, noise, _harm(site, layer, attempts[middle], trials))
+        yield Budget(site, densities, noise, harm_of(site, layer, attempts[middle], trials))
 
 
-def _harm(site: Site, layer: Layer, attempt: Attempt, trials: Trials) -> float:
+def harm_of(site: Site, layer: Layer, attempt: Attempt, trials: Trials) -> float:
     """What noise in a layer's outputs does to the model's, as a ratio; NaN where that cannot be measured."""
     local = attempt.noise * layer.share
     if not trials.useful or not trials.takes(site.name) or not local > 0:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from onnxpress.calibration.variations import with_variations
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.inputs import check_sole, check_width, reading_of
@@ -21,9 +20,9 @@ from onnxpress.passes.prune.zeros.patterns import KNOWN, Form, NofM, parse_patte
 from onnxpress.passes.prune.zeros.targets import Aim, aims_of, check_targets, is_sparsity
 from onnxpress.passes.refit import refit_site
 from onnxpress.passes.report import Report
-from onnxpress.passes.row_sums import ROWS
 from onnxpress.passes.selection import Layout, RefusalError, SitePass, check_choice, wrong
 from onnxpress.passes.storing import narrowed
+from onnxpress.passes.varied import with_varied
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
@@ -99,7 +98,7 @@ class PruneSecondOrder(SitePass):
         if bench.feed is None:
             raise FeedError(f"{self.name} learns from samples what layers read; give some with --data")
         report, original = self.report(), model.clone()
-        bench = _varied(model, bench, report) if self.vary else bench
+        bench = with_varied(model, bench, report) if self.vary else bench
         sites = [site for site in self.candidates(model, report) if not _refused(model, site, report)]
         pruner = Pruner(self._criterion, self.reconstruct)
         wanted: dict[Site, float] = {}
@@ -110,7 +109,7 @@ class PruneSecondOrder(SitePass):
             try:
                 if isinstance(pair, RefusalError):
                     raise pair
-                self._prune(model, site, pair, wanted[site], report)
+                self.prune_site(model, site, pair, wanted[site], report)
             except RefusalError as refusal:
                 report.skip(site.name, str(refusal))
         return report
@@ -124,8 +123,8 @@ class PruneSecondOrder(SitePass):
     def _criterion(self, site: Site) -> Criterion:
         return Criterion(self.saliency, parse_pattern(self.pattern), Form.of(site))
 
-    def _prune(self, model: Model, site: Site, pair: Pair, sparsity: float, report: Report) -> None:
-        """Prune one site, and refit what is left of it.
+    def prune_site(self, model: Model, site: Site, pair: Pair, sparsity: float, report: Report) -> None:
+        """Prune one site by its equations, and refit what is left of it.
 
         Raises:
             RefusalError: its equations cannot be solved.
@@ -145,19 +144,6 @@ class PruneSecondOrder(SitePass):
         _tell(report, site, told, relative_error(stored, site.array()))
         if not sparse.mask.any():
             report.warnings.append(f"{site.name}: all weights went; exclude it, or lower the sparsity")
-
-
-def _varied(model: Model, bench: Workbench, report: Report) -> Workbench:
-    """With variations behind the samples, where these are few."""
-    if bench.feed is None:
-        return bench
-    varied = with_variations(model, bench.feed, rows=ROWS, seed=bench.seed)
-    if varied.added:
-        report.warnings.append(
-            f"the samples hold {varied.tokens} tokens, which is few: {varied.added} variations of their {varied.given} "
-            "batches teach, too; more samples of your own do better"
-        )
-    return replace(bench, feed=varied.feed)
 
 
 def _tell(report: Report, site: Site, told: str, error: float) -> None:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from onnxpress.passes.encode.channels import MOST_LEVELS, split
+from onnxpress.passes.encode.books import split
+from onnxpress.passes.encode.channels import MOST_LEVELS
 from onnxpress.passes.encode.decode import decode
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.encode.folding import undecoded_nodes

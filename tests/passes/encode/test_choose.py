@@ -4,15 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxpress.passes.encode.choose import choose
+from onnxpress.passes.encode.choose import Limits, choose
+from onnxpress.passes.encode.loads import Load
 from onnxpress.passes.encode.options import Option
 from onnxpress.passes.encode.plans import Plan
 
 PLAN = Plan("plain", 4)
 
 
-def option(nbytes, *needs, load=0):
-    return Option(PLAN, nbytes, frozenset(needs), load)
+def option(nbytes, *needs, load=0, seconds=0.0):
+    return Option(PLAN, nbytes, frozenset(needs), Load(load, seconds))
 
 
 def total(chosen, costs):
@@ -49,13 +50,50 @@ def test_memory_goes_where_it_saves_most(most, expected):
         [Option(None, 1000), option(400, load=50), option(395, load=150)],
         [Option(None, 1000), option(800, load=50), option(500, load=150)],
     ]
-    assert choose(choices, costs={}, most_load=most) == [each[i] for each, i in zip(choices, expected, strict=True)]
+    assert choose(choices, costs={}, limits=Limits(most)) == [
+        each[i] for each, i in zip(choices, expected, strict=True)
+    ]
 
 
 def test_a_shared_part_is_not_paid_for_by_those_that_have_no_memory():
     choices = [[Option(None, 100), option(50, load=10), option(40, "a", load=100)] for _ in range(3)]
     assert choose(choices, costs={"a": 20}) == [each[2] for each in choices]
-    assert choose(choices, costs={"a": 20}, most_load=299) == [each[1] for each in choices]
+    assert choose(choices, costs={"a": 20}, limits=Limits(299)) == [each[1] for each in choices]
+
+
+@pytest.mark.parametrize(
+    ("memory", "seconds", "expected"),
+    [
+        (1e9, 1.0, [2, 2]),
+        (1e9, 0.5, [2, 1]),
+        (300, 1.0, [1, 2]),
+        (300, 0.9, [1, 2]),
+        (300, 0.7, [1, 1]),
+        (60, 1.0, [1, 0]),
+        (1e9, 0.0, [0, 0]),
+    ],
+)
+def test_both_memory_and_time_are_kept(memory, seconds, expected):
+    choices = [
+        [Option(None, 1000), option(400, load=50, seconds=0.2), option(390, load=200, seconds=0.2)],
+        [Option(None, 1000), option(800, load=50, seconds=0.2), option(500, load=150, seconds=0.6)],
+    ]
+    chosen = choose(choices, costs={}, limits=Limits(memory, seconds))
+    assert chosen == [each[i] for each, i in zip(choices, expected, strict=True)]
+
+
+@given(st.data())
+def test_limits_hold_whatever_the_options(data):
+    numbers, seconds = st.integers(0, 200), st.floats(0, 1)
+    choices = [
+        [
+            Option(None, 200),
+            *(option(data.draw(numbers), load=data.draw(numbers), seconds=data.draw(seconds)) for _ in "ab"),
+        ]
+        for _ in range(3)
+    ]
+    limits = Limits(data.draw(numbers), data.draw(seconds))
+    assert not limits.exceeded(choose(choices, costs={}, limits=limits))
 
 
 def test_no_weights_no_choice():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from onnxpress.passes.encode.loads import Load
 from onnxpress.passes.encode.options import Option, options
 from onnxpress.passes.encode.plans import MOST_DISTINCT, Facts, Plan
 from onnxpress.passes.kernels.packing import survey
@@ -27,7 +28,7 @@ def smallest(array, narrow=()):
         (0.6, 16, "bit mask, codes of 4 bits"),
         (0.6, 256, "bit mask, codes of 8 bits"),
         (0.1, None, "Huffman-coded gaps below 128"),
-        (0.1, 15, "Huffman-coded gaps below 128, Huffman codes"),
+        (0.1, 15, "Huffman-coded gaps below 128, codes of 4 bits"),
         (0.01, 15, "gaps of 8 bits, codes of 4 bits"),
         (0.01, None, "gaps of 8 bits"),
         (0.0, None, "one value"),
@@ -41,7 +42,7 @@ def test_narrower_floats_win_where_elements_differ(make_weight):
     half = (np.dtype("float16"),)
     assert smallest(make_weight((64, 64), dtype="float16").astype("float32"), half) == "float16 values"
     sparse = make_weight((64, 64), density=0.1, dtype="float16").astype("float32")
-    assert smallest(sparse, half) == "gaps of 8 bits, float16 values"
+    assert smallest(sparse, half) == "Huffman-coded gaps below 64, float16 values"
     assert smallest(make_weight((256, 256), density=0.1, dtype="float16").astype("float32"), half) == (
         "Huffman-coded gaps below 128, float16 values"
     )
@@ -91,5 +92,21 @@ def test_huffman_codes_may_be_left_out(make_weight):
 
 def test_huffman_codes_take_more_memory_to_load(make_weight):
     found = {o.plan: o.load for o in options(facts(make_weight((128, 128), density=0.3, distinct=15)))}
-    assert found[None] == 0
-    assert found[Plan("gaps8", 4)] < found[Plan("mask", 4)] < found[Plan("gaps", "huffman", 5)]
+    assert found[None] == Load()
+    order = [found[plan] for plan in (Plan("gaps8", 4), Plan("mask", 4), Plan("gaps", "huffman", 5))]
+    assert sorted(order, key=lambda each: each.nbytes) == sorted(order, key=lambda each: each.seconds) == order
+
+
+@pytest.mark.parametrize(("distinct", "bits"), [(2, 1), (4, 2), (8, 3), (16, 4), (32, 5), (64, 6), (128, 7), (256, 8)])
+def test_codes_are_as_narrow_as_the_number_of_values_allows(distinct, bits):
+    array = np.resize(np.arange(1, distinct + 1, dtype=np.float32), (128, 256))
+    found = options(facts(array), huffman=False)
+    assert min(found, key=lambda o: o.nbytes).plan == Plan("plain", bits)
+
+
+def test_codes_in_more_parts_take_longer_to_load():
+    codes = np.arange(4096) % 128
+    found = {o.plan: o.load for o in options(facts(codes.reshape(64, 64).astype(np.float32)))}
+    eight, seven = found[Plan("plain", 8)], found[Plan("plain", 7)]
+    assert eight.nbytes < seven.nbytes
+    assert eight.seconds < seven.seconds

@@ -23,7 +23,8 @@ def plans_for(array, *, bfloat16=False):
     dtypes = tuple(d for d in NARROW if d.itemsize < array.dtype.itemsize and (bfloat16 or d != NARROW[2]))
     narrow = narrower(array, dtypes) if array.dtype.kind == "f" else ()
     facts = Facts(array.shape, array.dtype, survey(array, limit=MOST_DISTINCT), narrow, array.nbytes)
-    return [option.plan for option in options(facts) if option.plan is not None]
+    # steps of other widths differ in numbers only
+    return [option.plan for option in options(facts) if option.plan is not None and option.plan.steps in (0, 2, 5)]
 
 
 def decode_in_onnxruntime(model, array, plans, *, optimise):
@@ -36,9 +37,8 @@ def decode_in_onnxruntime(model, array, plans, *, optimise):
 
 def assert_every_plan_round_trips(model, array, **options_of):
     plans = plans_for(array, **options_of)
-    # alone, so that none leans on the parts of another (those of other steps differ in numbers only); then all in one
-    # model, where they share
-    few = [plan for plan in plans if plan.steps in (0, 2)]
+    # alone, so that none leans on the parts of another; then all in one model, where they share
+    few = [plan for plan in plans if plan.steps == 0 or plan.coding in (None, 3, "huffman")]
     alone = [decode_in_onnxruntime(model.clone(), array, [plan], optimise=True)[0] for plan in few]
     together = decode_in_onnxruntime(model.clone(), array, plans, optimise=False)
     for plan, result in zip([*few, *plans], [*alone, *together], strict=True):

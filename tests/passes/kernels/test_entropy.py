@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress.passes.kernels.entropy import Source, entropy
+from onnxpress.passes.kernels.entropy import Source
 from onnxpress.passes.kernels.kmeans import kmeans_1d
+from onnxpress.passes.kernels.quantizers import entropy
 
 modest = settings(deadline=None, derandomize=True, max_examples=30)
 seeds = st.integers(0, 10_000)
@@ -144,11 +145,6 @@ def test_weights_that_are_all_zero_take_one_value():
     found = Source(np.zeros((3, 4))).within_bits(1)
     np.testing.assert_array_equal(found.values[found.codes(np.zeros((3, 4)))], np.zeros((3, 4)))
     assert found.bits == 0
-
-
-def test_entropy_of_equal_frequencies_is_their_logarithm():
-    assert entropy([5, 5, 0, 5, 5]) == pytest.approx(2)
-    assert entropy([7]) == 0
 
 
 def test_refuses_what_it_cannot_do():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress.passes.kernels import kmeans
-from onnxpress.passes.kernels.kmeans import assign, kmeans_1d, kmeans_rows
+from onnxpress.passes.kernels import kmeans, points
+from onnxpress.passes.kernels.kmeans import kmeans_1d, kmeans_rows
 
 modest = settings(deadline=None, derandomize=True, max_examples=60)
 seeds = st.integers(0, 10_000)
@@ -86,24 +86,64 @@ def test_keep_zero_adds_no_zero_to_values_without_one(sign):
     np.testing.assert_array_equal(centroids, kmeans_1d(values, 4)[0])
 
 
-@modest
-@given(seed=seeds, clusters=st.integers(1, 300), dtype=dtypes)
-def test_every_value_goes_to_its_nearest_centroid(seed, clusters, dtype):
+def distribution(name, size, rng):
+    """Values of many kinds: smooth, of heavy tails, gathered around few places, rounded, or with many equal ones."""
+    if name == "mixture":
+        return np.where(rng.random(size) < 0.3, rng.normal(-3, 0.1, size), rng.normal(1, 1, size))
+    if name == "spikes":
+        return rng.standard_normal(40)[rng.integers(0, 40, size)] + 1e-4 * rng.standard_normal(size)
+    if name == "powers":
+        return 10.0 ** rng.integers(-8, 8, size) * (1 + 1e-3 * rng.standard_normal(size))
+    if name == "zeros":
+        return np.where(rng.random(size) < 0.6, 0, rng.standard_normal(size))
+    if name == "outlier":
+        return np.append(rng.standard_normal(size - 1), 1e4)
+    draw = {"normal": rng.standard_normal, "uniform": rng.random, "laplace": lambda n: rng.laplace(size=n)}
+    return draw.get(name, lambda n: rng.standard_t(2, n))(size)
+
+
+DISTRIBUTIONS = ("normal", "laplace", "uniform", "mixture", "spikes", "powers", "zeros", "outlier", "heavy tails")
+
+
+@settings(modest, max_examples=30)
+@given(
+    seed=seeds,
+    name=st.sampled_from(DISTRIBUTIONS),
+    dtype=dtypes,
+    clusters=st.integers(2, 24),
+    options=st.fixed_dictionaries({"keep_zero": st.booleans()}),
+    weighted=st.booleans(),
+)
+def test_many_distinct_values_are_within_a_ten_thousandth_of_the_optimum(
+    seed, name, dtype, clusters, options, weighted
+):
     rng = np.random.default_rng(seed)
-    kind = np.float64 if dtype is np.float64 else np.float32
-    centroids = np.unique(rng.standard_normal(clusters).astype(kind))
-    values = rng.standard_normal(200).astype(dtype)
-    distance = np.abs(values.astype(np.float64)[:, None] - centroids.astype(np.float64))
-    chosen = np.take_along_axis(distance, assign(values, centroids).astype(int)[:, None], 1)[:, 0]
-    np.testing.assert_array_equal(chosen, distance.min(1))
+    values = distribution(name, 9000, rng).astype(dtype)
+    weights = rng.random(values.size) if weighted else None
+    least = squared_error(values, *kmeans_1d(values, clusters, weights=weights, start="exact", **options), weights)
+    found = squared_error(values, *kmeans_1d(values, clusters, weights=weights, **options), weights)
+    # where clusters hold the values almost exactly, rounded centroids leave an error of their own
+    rounding = np.finfo(np.float64 if dtype is np.float64 else np.float32).eps
+    floor = values.size * (rounding * float(np.abs(values.astype(np.float64)).max())) ** 2
+    assert found <= least * (1 + 1e-4) + floor
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_neighbouring_floats_are_told_apart(dtype):
-    values = np.array([np.nextafter(dtype(1), dtype(0)), 1, np.nextafter(dtype(1), dtype(2))], dtype)
-    np.testing.assert_array_equal(assign(values, values), [0, 1, 2])
-    tiny = np.array([-np.finfo(dtype).smallest_subnormal, 0, np.finfo(dtype).smallest_subnormal], dtype)
-    np.testing.assert_array_equal(assign(tiny, tiny), [0, 1, 2])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_is_not_worse_than_scikit_learn_on(name):
+    from sklearn.cluster import KMeans
+
+    values = distribution(name, 8000, np.random.default_rng(0)).astype(np.float32)
+    peer = KMeans(16, n_init=1, random_state=0).fit(values.astype(np.float64)[:, None])
+    assert squared_error(values, *kmeans_1d(values, 16)) <= peer.inertia_ * (1 + 1e-6)
+
+
+def test_is_the_same_every_time():
+    values = distribution("normal", 9000, np.random.default_rng(0)).astype(np.float32)
+    weights = np.random.default_rng(1).random(9000)
+    for options in ({}, {"weights": weights}, {"keep_zero": True}):
+        first, again = kmeans_1d(values, 16, **options), kmeans_1d(values.copy(), 16, **options)
+        np.testing.assert_array_equal(first[0], again[0])
+        np.testing.assert_array_equal(first[1], again[1])
 
 
 @pytest.mark.parametrize("keep_zero", [False, True])
@@ -114,14 +154,14 @@ def test_bins_do_almost_as_well_as_sorting(monkeypatch, keep_zero, weighted):
     values[rng.random(values.size) < 0.3] = 0
     weights = rng.random(values.size) if weighted else None
     exact = squared_error(values, *kmeans_1d(values, 16, weights=weights, keep_zero=keep_zero), weights)
-    monkeypatch.setattr(kmeans, "SORTED", 1000)
+    monkeypatch.setattr(points, "SORTED", 1000)
     centroids, codes = kmeans_1d(values, 16, weights=weights, keep_zero=keep_zero)
-    assert squared_error(values, centroids, codes, weights) <= exact * 1.001
+    assert squared_error(values, centroids, codes, weights) <= exact * (1 + 1e-4)
     assert not keep_zero or 0 in centroids
 
 
 def test_bins_find_few_values_far_from_zero(monkeypatch):
-    monkeypatch.setattr(kmeans, "SORTED", 1000)
+    monkeypatch.setattr(points, "SORTED", 1000)
     rng = np.random.default_rng(2)
     offset = (1 + rng.standard_normal(30_000) * 1e-4).astype(np.float32)
     centroids, codes = kmeans_1d(offset, 16)
@@ -178,7 +218,7 @@ def test_refuses(values, clusters, options, reason):
 
 
 @modest
-@given(seed=seeds, clusters=st.integers(2, 20), start=st.sampled_from(kmeans.STARTS[1:]), weighted=st.booleans())
+@given(seed=seeds, clusters=st.integers(2, 20), start=st.sampled_from(kmeans.STARTS[2:]), weighted=st.booleans())
 def test_other_starts_end_where_each_centroid_is_the_mean_of_its_values(seed, clusters, start, weighted):
     rng = np.random.default_rng(seed)
     values = rng.standard_normal(400)

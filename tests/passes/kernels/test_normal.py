@@ -31,6 +31,16 @@ def test_rows_may_come_in_parts():
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-9)
 
 
+def test_outputs_may_be_shifted():
+    x, y = rows(2)
+    delta = np.arange(6.0)
+    shifted = Normal.of(x, y).shifted(delta)
+    wanted = Normal.of(x, y + delta.reshape(2, 1, 3))
+    assert shifted.count == wanted.count
+    for name in SUMS:
+        np.testing.assert_allclose(getattr(shifted, name), getattr(wanted, name), rtol=1e-12, atol=1e-9)
+
+
 def test_sums_of_float32_rows_are_float64():
     normal = Normal.of(np.ones((1, 4, 2), np.float32), np.ones((1, 4, 3), np.float32))
     assert {normal.moment.dtype, normal.cross.dtype, normal.input_sum.dtype, normal.energy.dtype} == {np.dtype(float)}

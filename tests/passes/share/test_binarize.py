@@ -208,3 +208,14 @@ def test_refuses_bad_options(options, message):
     with pytest.raises(ConfigError) as caught:
         Binarize(**options)
     assert str(caught.value) == f"binarize: {message}"
+
+
+def test_three_negative_values_of_float16_are_told_to_be_three(build):
+    """NumPy does not always sort them, so that one may be counted twice."""
+    random = np.random.default_rng(0)
+    few = -random.random(3).astype(np.float16)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(np.float16))
+    model = build([node], {"w": few[random.integers(0, 3, 61 * 37)].reshape(61, 37)}, x=(1, 61), dtype=kind)
+    (skip,) = Binarize(levels="ternary", per="tensor")(model).report.skips
+    assert skip.reason == "has no more than 3 distinct values already"

@@ -7,7 +7,7 @@ from onnx import helper
 from onnxpress.calibration.feeds import open_feed
 from onnxpress.calibration.synthetic import synthesise
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.kernels.entropy import entropy
+from onnxpress.passes.kernels.quantizers import entropy
 from onnxpress.passes.share.entropy import ShareEntropy
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.rewriter.errors import ConfigError, FeedError

@@ -139,7 +139,7 @@ def test_a_shared_weight_is_one_site(build):
         ({"clusters": 1}, "clusters must be a whole number of at least 2, got 1"),
         ({"clusters": 70000}, "clusters must lie in 2 to 65536, got 70000"),
         ({"bits": 4, "per": "row"}, "per must be tensor or channel, got 'row'"),
-        ({"bits": 4, "start": "best"}, "start must be optimal or linear or density or random, got 'best'"),
+        ({"bits": 4, "start": "best"}, "start must be optimal or exact or linear or density or random, got 'best'"),
         ({"bits": 4, "seed": -1}, "seed must be a whole number of at least 0, got -1"),
     ],
 )

@@ -3,11 +3,13 @@ import onnx
 import pytest
 from onnx import helper
 
+from onnxpress.calibration.feeds import open_feed
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair
 from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.selection import Layout
 from onnxpress.passes.share.vectors import ShareVectors
+from onnxpress.passes.staged import Staged
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
@@ -89,6 +91,14 @@ def test_sub_vectors_of_an_embedding_lie_in_what_is_looked_up(build):
     assert len(np.unique(weight(result.model).reshape(-1, 4), axis=0)) == 8
 
 
+def test_says_why_an_embedding_learns_nothing(build):
+    nodes = [helper.make_node("Gather", ["w", "x"], ["y"], name="words")]
+    model = build(nodes, {"w": normal(0, 9000, 8)}, x=["n"], dtype=onnx.TensorProto.INT64, gives=onnx.TensorProto.FLOAT)
+    feed = open_feed(iter([{"x": np.arange(7)}] * 2), inputs=model.inputs)
+    (change,) = ShareVectors(bits=3)(model, Workbench(feed=feed, threads=1)).report.changes
+    assert change.action.endswith(", without samples: Gather does not multiply rows of an activation by its weight")
+
+
 def test_each_place_may_have_its_own_codebook(layer):
     errors = {}
     for per in ("subspace", "tensor"):
@@ -146,6 +156,26 @@ def test_samples_teach_grouped_convolutions(build, bench, run, per):
     results = share(model), share(model, bench(model, *images))
     plain, learnt = (np.linalg.norm(run(each.model, unseen)[0] - run(model, unseen)[0]) for each in results)
     assert learnt < 0.8 * plain
+
+
+def test_few_tokens_are_varied(build, bench, run):
+    """Of the layers alone: the table is looked up, and learns nothing from samples."""
+    weights = {"t": normal(0, 400, 16) @ normal(1, 16, 48) + 0.3 * normal(2, 400, 48), "a": normal(3, 48, 64)}
+    weights["b"] = normal(4, 64, 12)
+    nodes = [
+        helper.make_node("Gather", ["t", "x"], ["p"], name="words"),
+        helper.make_node("MatMul", ["p", "a"], ["q"], name="first"),
+        helper.make_node("Relu", ["q"], ["r"]),
+        helper.make_node("MatMul", ["r", "b"], ["y"], name="second"),
+    ]
+    model = build(nodes, weights, x=["n", "s"], dtype=onnx.TensorProto.INT64, gives=onnx.TensorProto.FLOAT)
+    given = bench(model, *np.random.default_rng(0).integers(0, 400, (4, 2, 6)))
+    unseen = np.random.default_rng(9).integers(0, 400, (400, 6))
+    results = {vary: ShareVectors(bits=4, vary=vary, exclude=("words",))(model, given) for vary in (True, False)}
+    off = {vary: np.square(run(each.model, unseen)[0] - run(model, unseen)[0]).sum() for vary, each in results.items()}
+    assert off[True] < 0.8 * off[False]
+    assert [len(each.report.warnings) for each in results.values()] == [1, 0]
+    assert "128 variations of their 4 batches teach, too" in results[True].report.warnings[0]
 
 
 def test_what_cannot_be_observed_goes_without_samples(build, bench):
@@ -210,7 +240,7 @@ def test_shares_other_floats(layer, dtype):
 def test_promises_large_weights_instead_of_holding_them(layer, tmp_path, stages):
     model = layer((2048, 160))
     result = ShareVectors(bits=3, stages=stages)(model)
-    assert isinstance(values_of(find_sites(result.model)[0].weight), Produced)
+    assert isinstance(values_of(find_sites(result.model)[0].weight), Produced if stages == 1 else Staged)
     result.model.save(tmp_path / "out.onnx")
     loaded = Model.load(tmp_path / "out.onnx")
     assert len(vectors(loaded, 4)) <= 8**stages
@@ -264,6 +294,7 @@ def test_skips_weights_that_are_not_finite(build, bench):
         ({"stages": 5}, "stages must lie in 1 to 4, got 5"),
         ({"per": "channel"}, "per must be tensor or subspace, got 'channel'"),
         ({"correct": 1}, "correct must be true or false, got 1"),
+        ({"vary": 1}, "vary must be true or false, got 1"),
     ],
 )
 def test_refuses_bad_options(options, message):
