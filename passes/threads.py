@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ def threads_for(width: int) -> Iterator[None]:
 
 @cache
 def _controller() -> ThreadpoolController:
-    """Knows the libraries that are loaded; looking for them takes milliseconds."""
+    """Knows the libraries that are loaded; looking for them takes milliseconds.
+
+    SciPy brings a BLAS of its own, which has to be there before: what is loaded later is not limited.
+    """
     from threadpoolctl import ThreadpoolController
 
+    import_module("scipy.linalg")
     return ThreadpoolController()

@@ -30,12 +30,11 @@ def split(weight: Array, values: Values | None = None) -> Split | None:
         weight: of 8 to 64 bits an element.
         values: what it was read from, which may know more of it than the elements tell.
     """
+    most = _WORTH * plain_bytes(weight)
     known = stages.find(values, weight) if isinstance(values, Staged) else None
-    found = [each for each in (channels.find(weight), vectors.find(weight), known) if each is not None]
-    if not found:
-        return None
-    best = min(found, key=lambda each: each.nbytes)
-    return best if best.nbytes < _WORTH * plain_bytes(weight) else None
+    found = [each for each in (channels.find(weight), vectors.find(weight, most), known) if each is not None]
+    best = min(found, key=lambda each: each.nbytes, default=None)
+    return best if best is not None and best.nbytes < most else None
 
 
 def write(

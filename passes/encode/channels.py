@@ -106,6 +106,8 @@ def _splits(weight: Array) -> Iterator[Channels]:
         if rows.shape[1] <= 2 or len(rows) < 2 or (books := _books(rows)) is None:
             continue
         levels = max(map(len, books))
+        if len(np.unique(np.concatenate(books))) == levels:
+            continue  # one book for all is as short
         table = np.stack([np.concatenate([each, np.repeat(each[:1], levels - len(each))]) for each in books])
         codes = np.stack([np.searchsorted(each, bits_of(row)) for each, row in zip(books, rows, strict=True)])
         shape = np.moveaxis(weight, axis, 0).shape

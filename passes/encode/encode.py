@@ -35,7 +35,7 @@ from onnxpress.passes.encode.writer import Writer, shared_costs
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.packing import survey
 from onnxpress.passes.report import Report
-from onnxpress.passes.selection import check_count, check_globs, wrong
+from onnxpress.passes.selection import check_count, check_flag, check_globs, is_number, wrong
 from onnxpress.rewriter.edits import output_ids, redirect, sweep
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.weights import SparseForm, read, values_of
@@ -114,8 +114,10 @@ class Encode(Pass):
         check_count(self, "least_saving", least=0)
         if self.max_load_bytes is not None:
             check_count(self, "max_load_bytes", least=0)
-        if self.max_load_seconds is not None and not self.max_load_seconds >= 0:
-            raise wrong(self, "max_load_seconds", "be at least 0")
+        if self.max_load_seconds is not None and not (is_number(self.max_load_seconds) and self.max_load_seconds >= 0):
+            raise wrong(self, "max_load_seconds", "be a number of at least 0")
+        check_flag(self, "huffman")
+        check_flag(self, "measure")
 
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Survey every weight, choose for all of them together, then encode and check one after another."""

@@ -104,6 +104,6 @@ def entries(facts: Facts, plan: Plan) -> int:
     """Elements that `plan` lists, what fills the last byte included."""
     if plan.layout == "plain":
         return facts.survey.count
-    listed = facts.survey.nonzeros if plan.step_bits is None else int(facts.survey.step_counts(plan.step_bits).sum())
+    listed = facts.survey.nonzeros if plan.step_bits is None else facts.survey.entries(plan.step_bits)
     unit = stream_unit(plan)
     return -(-listed // unit) * unit

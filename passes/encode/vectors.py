@@ -8,6 +8,7 @@ bits above are apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -108,15 +109,16 @@ class Vectors:
         return np.asarray(rows.reshape(self.sizes).transpose(self.perm))
 
 
-def find(weight: Array) -> Vectors | None:
+def find(weight: Array, most: float = math.inf) -> Vectors | None:
     """Codes and books by the axes and the length with which they take least; None where there are too many vectors.
 
     Args:
         weight: of whole bytes an element, up to eight.
+        most: bytes that they may take; what seems to take more is not looked at any further.
     """
     if weight.ndim < 2 or not weight.size or weight.itemsize not in (1, 2, 4, 8):
         return None
-    found = [each for order in _orders(weight.ndim) for each in _cut(weight, order)]
+    found = [each for order in _orders(weight.ndim) for each in _cut(weight, order, most)]
     return min(found, key=lambda each: each.nbytes, default=None)
 
 
@@ -176,7 +178,7 @@ def _orders(rank: int) -> Iterator[tuple[int, ...]]:
     yield from {order: None, (1, 0, *order[2:]): None, (*order[:-2], rank - 1, rank - 2): None}
 
 
-def _cut(weight: Array, order: tuple[int, ...]) -> Iterator[Vectors]:
+def _cut(weight: Array, order: tuple[int, ...], most: float) -> Iterator[Vectors]:
     """All that is found by one order of axes: by one book, and where its codes are no bytes by one for each place."""
     wide = weight.transpose(order)
     first = next((size for size in wide.shape[:-1] if size > 1), 1)
@@ -184,7 +186,10 @@ def _cut(weight: Array, order: tuple[int, ...]) -> Iterator[Vectors]:
     for length in range(2, min(LONGEST, rows.shape[1]) + 1):
         if rows.shape[1] % length:
             continue
-        found = find_codes(rows, length) if promising(rows, length) else None
+        few = promising(rows, length)
+        if few and not promising(rows, length, most):
+            continue
+        found = find_codes(rows, length) if few else None
         if found is not None:
             yield Vectors(found[0], found[1][np.newaxis], wide.shape, order)
         if found is not None and len(found[1]) <= _BYTE:

@@ -24,7 +24,9 @@ LIMIT = 256
 """Values at most: codes are bytes before they are coded."""
 
 _ROUNDS = 200
-_SETTLED = 1e-6
+SETTLED = 1e-6
+"""Part by which the sum that is minimised falls in a round from which on it has settled."""
+
 _SEARCH = 24
 """Prices tried to meet a target."""
 
@@ -65,12 +67,13 @@ class Source:
         self.energy = sum(part.level * float(part.square[-1]) for part in self._parts)
         self._plain = sum(float(part.square[-1]) for part in self._parts)
 
-    def quantizer(self, price: float, *, limit: int = LIMIT) -> Quantizer:
+    def quantizer(self, price: float, *, limit: int = LIMIT, settled: float = SETTLED) -> Quantizer:
         """The values for one price of a bit.
 
         Args:
             price: λ as part of the mean of h·w², positive.
             limit: values at most, 2 to 256.
+            settled: part by which the sum falls in the last round; more of it takes fewer rounds.
 
         Raises:
             ValueError: price or limit out of range.
@@ -82,7 +85,7 @@ class Source:
         if not self.energy:
             return Quantizer(np.zeros(1), np.zeros(1), price, self.levels, 0, 0.0, 0.0, 0.0)
         cost = price * self.energy / self.count
-        return self._account(self._settled(self._start(cost, limit), cost), cost)
+        return self._account(self._settled(self._start(cost, limit), cost, settled), cost)
 
     def within_bits(self, bits: float, *, limit: int = LIMIT) -> Quantizer:
         """The values of the least error whose codes take no more bits on average, as nearly as prices give them.
@@ -147,17 +150,17 @@ class Source:
         most = max(part.value[-1] for part in self._parts if part.value.size)
         for count in range(max(2, int(2**bits)), min(limit, int(2**bits) + _TRIED) + 1):
             value = least + (most - least) * (np.arange(count) + 0.5) / count
-            found = self._account(self._settled(self._held(value), 0.0), 0.0)
+            found = self._account(self._settled(self._held(value), 0.0, SETTLED), 0.0)
             if found.bits > bits:
                 return
             yield found
 
-    def _settled(self, state: _State, cost: float) -> _State:
+    def _settled(self, state: _State, cost: float, settled: float) -> _State:
         """Where the iteration ends."""
         before = math.inf
         for _ in range(_ROUNDS):
             state = self._moved(state, cost)
-            if before - state.cost <= _SETTLED * state.cost:
+            if before - state.cost <= settled * state.cost:
                 break
             before = state.cost
         return state

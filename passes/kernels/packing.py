@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +154,7 @@ def pack_gaps(weight: Array, bits: int) -> tuple[Bytes, Array]:
     return np.concatenate(steps), np.concatenate(values)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Survey:
     """What the size of every encoding follows from.
 
@@ -161,7 +162,6 @@ class Survey:
         count: elements.
         nonzeros: elements that are not zero.
         values: the distinct elements, by ascending bits; None where there are more than were asked for.
-        entries: for each width of step in bits, the entries of `pack_gaps`.
         counts: how often each of the distinct elements occurs; None where they are not known.
         gaps: distances from one element that is not zero to the next, from just before the first on, ascending; and
             how often each occurs.
@@ -171,13 +171,24 @@ class Survey:
     count: int
     nonzeros: int
     values: Array | None
-    entries: dict[int, int]
     counts: Ints | None
     gaps: tuple[Ints, Ints]
     first: int
 
     def step_counts(self, bits: int) -> Ints:
         """How often each step occurs among those of `pack_gaps`: [2^bits]."""
+        return self._step_counts[bits].copy()
+
+    def entries(self, bits: int) -> int:
+        """The entries of `pack_gaps` for a width of step in bits, 1 to 8."""
+        return int(self._step_counts[bits].sum())
+
+    @cached_property
+    def _step_counts(self) -> dict[int, Ints]:
+        """By width; so many plans are compared that counting anew for each would take most of the time."""
+        return {bits: self._steps_of(bits) for bits in range(1, 9)}
+
+    def _steps_of(self, bits: int) -> Ints:
         most = (1 << bits) - 1
         length, times = self.gaps
         entries = (length - 1) // most + 1
@@ -187,13 +198,12 @@ class Survey:
         return found
 
 
-def survey(weight: Array, *, limit: int = 256, steps: tuple[int, ...] = (4, 8)) -> Survey:
+def survey(weight: Array, *, limit: int = 256) -> Survey:
     """Count what the encodings of `weight` would hold, in the memory of one piece.
 
     Args:
         weight: any shape and dtype.
         limit: distinct elements of interest.
-        steps: widths of relative indices of interest, in bits.
     """
     # long distances are few, for they add up to the number of elements
     short, long, first = np.zeros(_SHORT, np.int64), [np.empty(0, np.int64)], 0
@@ -204,9 +214,8 @@ def survey(weight: Array, *, limit: int = 256, steps: tuple[int, ...] = (4, 8)) 
     lengths = np.flatnonzero(short)
     beyond = np.unique(np.concatenate(long), return_counts=True)
     gaps = np.concatenate([lengths, beyond[0]]), np.concatenate([short[lengths], beyond[1]])
-    entries = {bits: int((((gaps[0] - 1) // ((1 << bits) - 1) + 1) * gaps[1]).sum()) for bits in steps}
     values, counts = tally(weight, limit) or (None, None)
-    return Survey(weight.size, int(gaps[1].sum()), values, entries, counts, gaps, first)
+    return Survey(weight.size, int(gaps[1].sum()), values, counts, gaps, first)
 
 
 def _gaps(weight: Array) -> Iterator[tuple[Ints, Array]]:

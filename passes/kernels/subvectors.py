@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,8 @@ MOST = 4096
 
 _SAMPLE = 1024
 """Sub-vectors that are looked at first. Of 4096 equally frequent ones, so many hold 906 different ones on average."""
+_COUNTED = 1 << 16
+"""Sub-vectors whose entropy is looked at."""
 _DIFFERENT = 0.95
 """Part of a sample from which on it holds hardly any twice."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -22,19 +25,33 @@ _SHIFT = np.uint64(31)
 _Marks = NDArray[np.uint64]
 
 
-def promising(rows: Array, length: int) -> bool:
+def promising(rows: Array, length: int, most: float = math.inf) -> bool:
     """Whether a few sub-vectors, drawn from all over a matrix, hold enough of them twice for a codebook.
 
     Args:
         rows: [rows, k]; `length` divides k.
         length: of a sub-vector.
+        most: bytes that codes and vectors may take. By the entropy of some of them, which is not above that of all.
     """
+    drawn = _drawn(rows, length, _SAMPLE)
+    if drawn.size > _DIFFERENT * drawn.sum():
+        return False
+    if math.isinf(most):
+        return True
+    counts = _drawn(rows, length, _COUNTED)
+    share = counts / counts.sum()
+    bits = -float((share * np.log2(share)).sum())
+    return bits * rows.size / length / 8 + counts.size * length * rows.itemsize <= most
+
+
+def _drawn(rows: Array, length: int, sample: int) -> NDArray[np.int64]:
+    """How often each sub-vector comes among some, or all where these are fewer."""
     places = rows.shape[1] // length
     total = len(rows) * places
-    drawn = np.random.default_rng(length).integers(0, total, _SAMPLE) if total > _SAMPLE else np.arange(total)
+    drawn = np.random.default_rng(length).integers(0, total, sample) if total > sample else np.arange(total)
     row, place = np.divmod(np.unique(drawn), places)
     chosen = rows[row[:, np.newaxis], place[:, np.newaxis] * length + np.arange(length)]
-    return np.unique(_marks(chosen, length)).size <= _DIFFERENT * len(chosen)
+    return np.unique(_marks(chosen, length), return_counts=True)[1]
 
 
 def find_codes(rows: Array, length: int, limit: int = MOST) -> tuple[Codes, Array] | None:
@@ -61,9 +78,8 @@ def find_codes(rows: Array, length: int, limit: int = MOST) -> tuple[Codes, Arra
     counts = np.zeros(known.size, np.int64)
     for first, block in _blocks(rows):
         found, parts = np.searchsorted(known, _marks(block, length)), bits_of(block).reshape(-1, length)
-        here, at = np.unique(found, return_index=True)
-        new = counts[here] == 0
-        vectors[here[new]] = parts[at[new]]
+        new = counts[found] == 0
+        vectors[found[new]] = parts[new]
         if not np.array_equal(vectors[found], parts):  # two of them have one mark, which is next to impossible
             return None
         counts += np.bincount(found, minlength=known.size)

@@ -172,7 +172,7 @@ class ShareBudget(SitePass):
         Raises:
             ConfigError: the weights cannot be made so small.
         """
-        weights, dense = sum(each.site.size for each in known), sum(each.site.nbytes for each in known)
+        weights, dense = sum(each.site.size for each in known), sum(each.dense for each in known)
         if self.bytes is not None:
             purse = Purse(known, self.bytes - rest, opset)
             wish, can = (
@@ -244,7 +244,8 @@ class _Work:
         try:
             sharing.share_site(self.model, site, equations, Report(self.owner.name))
         except RefusalError as refusal:
-            self.report.warnings.append(f"{site.name}: not shared: {refusal}")
+            if least(stored_as(site.array(), huffman=known.huffman)).nbytes > limit:
+                self.report.warnings.append(f"{site.name}: not shared: {refusal}")
 
     def _prune(self, site: Site, pair: Pair | None, density: float) -> Pair | None:
         """Prune one weight; gives its equations with the bias that it has now."""

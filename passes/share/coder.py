@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxpress.passes.encode.plans import CODE_BITS
 from onnxpress.passes.kernels.arrays import Array, Codes
-from onnxpress.passes.kernels.entropy import Source
+from onnxpress.passes.kernels.entropy import SETTLED, Source
 from onnxpress.passes.kernels.kmeans import kmeans_1d
 from onnxpress.passes.kernels.points import Floats
 from onnxpress.passes.selection import RefusalError
@@ -32,7 +32,15 @@ _CLOSE = 0.997
 class Coder:
     """A weight, ready to be given few values."""
 
-    def __init__(self, values: Array, importance: Array | None, *, keep_zero: bool, huffman: bool) -> None:
+    def __init__(
+        self,
+        values: Array,
+        importance: Array | None,
+        *,
+        keep_zero: bool,
+        huffman: bool,
+        settled: float = SETTLED,
+    ) -> None:
         """Sort the weights once.
 
         Args:
@@ -40,12 +48,14 @@ class Coder:
             importance: of each, the same shape; None where all count alike.
             keep_zero: whether zeros stay zero.
             huffman: whether codes will be of variable length.
+            settled: as `Source.quantizer` has it.
 
         Raises:
             ValueError: weights that are not finite, or nothing to weigh them by.
         """
         self._values, self._importance, self._keep_zero = values, importance, keep_zero
         self._source = Source(values, weights=importance, keep_zero=keep_zero) if huffman else None
+        self._settled = settled
         self.listed = int(np.count_nonzero(values)) if keep_zero else values.size
 
     def coded(self, width: float) -> tuple[Floats, Codes]:
@@ -58,7 +68,8 @@ class Coder:
             return kmeans_1d(
                 self._values, 1 << round(width), weights=self._importance, keep_zero=self._keep_zero and width >= 1
             )
-        found = self._source.quantizer(_PRICE * 4.0**-width * self._values.size / max(1, self.listed))
+        price = _PRICE * 4.0**-width * self._values.size / max(1, self.listed)
+        found = self._source.quantizer(price, settled=self._settled)
         values: Floats = found.values if self._values.dtype == np.float64 else found.values.astype(np.float32)
         return values, found.codes(self._values, self._importance)
 

@@ -34,6 +34,9 @@ _SAMPLED = 1 << 17
 _TRACE = 1e-6
 """Importance of a weight that reads nothing, as part of the mean."""
 
+_SETTLED = 1e-4
+"""Where values have settled well enough to be judged by; those that are written settle further."""
+
 _USUAL = 0.03
 HARMS = (_USUAL, 0.3, 0.003)
 """Noise of a layer at which what it does to the model is measured; that of a weight at the first."""
@@ -62,8 +65,14 @@ class Grid:
 
 
 def density_of(array: Array) -> float:
-    """The part of a weight that is not zero; 1 where that is nearly all."""
+    """The part of a weight that is not zero; 1 where that is nearly all.
+
+    Raises:
+        RefusalError: nothing is.
+    """
     zeros = 1 - np.count_nonzero(array) / array.size
+    if zeros == 1:
+        raise RefusalError("all its weights are zero already")
     return 1 - zeros if zeros > SPARSE else 1.0
 
 
@@ -145,7 +154,7 @@ def _pruned(layer: Layer, densities: Float64Array, before: float) -> list[Array]
 
 
 def _coder(weight: Array, importance: Array | None, density: float, grid: Grid) -> Coder:
-    return Coder(weight, importance, keep_zero=density < 1, huffman=grid.huffman)
+    return Coder(weight, importance, keep_zero=density < 1, huffman=grid.huffman, settled=_SETTLED)
 
 
 def _importance(pair: Pair, rows: int) -> Array | None:
@@ -178,7 +187,8 @@ def _known(
             nbytes[row, column], noise[row, column] = least(found).nbytes, judge(coded)
             plans[row].append(found)
     widths = np.array(grid.widths, np.float64)
-    return Known(site, before, densities, widths, nbytes, noise, plans, (), site.nbytes, grid.huffman)
+    dense = plans[0][0][0].nbytes
+    return Known(site, before, densities, widths, nbytes, noise, plans, (), dense, grid.huffman)
 
 
 def _near(known: Known, noise: float) -> tuple[int, int]:

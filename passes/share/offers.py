@@ -65,7 +65,7 @@ class Known:
         plans: ways to store it, by densities and widths.
         harms: noise of the layer's outputs, ascending, and what relative noise of the model's goes with it, as a
             ratio; none where that cannot be measured.
-        dense: bytes as it is.
+        dense: bytes in the file as it is.
         huffman: whether it may have Huffman codes.
     """
 
@@ -178,6 +178,9 @@ class Purse:
     def _chosen(self) -> dict[str, Offer]:
         """The best offers for all weights that are still to come."""
         known = list(self._coming.values())
+        best = [each.offers[0] for each in known]
+        if sum(each.nbytes for each in best) <= self._left(best):
+            return dict(zip(self._coming, best, strict=True))
         offers = [each.smallest for each in known]
         for _ in range(_ROUNDS):  # what they share depends on what is chosen
             offers = share_out(known, self._left(offers))

@@ -95,9 +95,8 @@ def _scaled(seen: Survey, size: int) -> Survey:
     lengths, times = seen.gaps
     times = _times(times, factor)
     counts = None if seen.counts is None else _times(seen.counts, factor)
-    entries = {bits: round(factor * each) for bits, each in seen.entries.items()}
     nonzeros = size if seen.nonzeros == seen.count else min(size - 1, int(times.sum()))
-    return replace(seen, count=size, nonzeros=nonzeros, entries=entries, counts=counts, gaps=(lengths, times))
+    return replace(seen, count=size, nonzeros=nonzeros, counts=counts, gaps=(lengths, times))
 
 
 def _times(counts: Array, factor: float) -> Array:

@@ -55,13 +55,14 @@ def test_zeros_have_the_code_zero():
     [
         np.random.default_rng(0).standard_normal((40, 90)).astype(np.float32),  # too many values
         np.random.default_rng(0).choice(np.float32([1, 2]), (40, 90)),  # one book for all is as good
+        np.where(np.arange(90) < 45, np.float32([[1], [2]]), np.float32(2)),  # and where channels have part of it
         by_channel((40, 90), MOST_LEVELS + 1),
         by_channel((40, 2), 2),
         np.ones(50, np.float32),
         np.zeros((0, 3), np.float32),
         np.ones((40, 90), np.int8),
     ],
-    ids=["noise", "one book", "levels", "short", "vector", "empty", "integers"],
+    ids=["noise", "one book", "parts", "levels", "short", "vector", "empty", "integers"],
 )
 def test_leaves_what_it_would_not_make_smaller(weight):
     assert split(weight) is None

@@ -75,10 +75,16 @@ def test_says_that_nothing_decodes_eight_bit_floats(make_model, make_weight, nam
     assert reasons(report)["w"] == f"ONNX has no Gather of {name}, so nothing decodes it"
 
 
-@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
-def test_rejects_negative_seconds(wrong):
-    with pytest.raises(ConfigError, match="max_load_seconds must be at least 0, got"):
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), "1", True])
+def test_rejects_seconds_that_are_negative_or_no_number(wrong):
+    with pytest.raises(ConfigError, match="max_load_seconds must be a number of at least 0, got"):
         Encode(max_load_seconds=wrong)
+
+
+@pytest.mark.parametrize("flag", ["huffman", "measure"])
+def test_rejects_flags_that_are_neither_true_nor_false(flag):
+    with pytest.raises(ConfigError, match=f"{flag} must be true or false, got 'no'"):
+        Encode(**{flag: "no"})
 
 
 def test_rejects_negative_memory():

@@ -230,6 +230,31 @@ def test_weights_that_are_no_numbers_are_left(build):
     assert [each.site for each in report.skips] == ["broken"]
 
 
+def test_skips_a_weight_that_is_zero_throughout(build):
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["h"], name="empty"),
+        helper.make_node("MatMul", ["x", "w"], ["i"], name="full"),
+        helper.make_node("Add", ["h", "i"], ["y"]),
+    ]
+    model = build(nodes, {"v": np.zeros((40, 40), np.float32), "w": array(1, 40, 40)}, x=["n", 40])
+    report = budget(bits=8)(model).report
+    assert [each.site for each in report.changes] == ["full"]
+    assert [(each.site, each.reason) for each in report.skips] == [("empty", "all its weights are zero already")]
+
+
+def test_leaves_all_as_it_is_where_nothing_need_go(layers):
+    report = budget(ratio=1)(layers).report
+    assert not report.changes
+    assert len(report.skips) == 4
+
+
+def test_does_not_warn_of_a_weight_that_fits_as_it_is(build):
+    few = np.random.default_rng(0).choice(np.float32([-2, -1, 1, 3]), (64, 64))
+    model = build([helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")], {"w": few}, x=["n", 64])
+    report = budget(bits=4)(model).report
+    assert not any("not shared" in each for each in report.warnings)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
