@@ -11,175 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import re
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import pruning_couplings, samples
-from benchmarks.judge import Judge
-from benchmarks.peer_scripts.measure import Work
-from benchmarks.peers import Bounds, FailedError, Script
-from benchmarks.pruning_cases import CASES, COUPLED, NORMALISED, Case, Wish
+from benchmarks import pruning_couplings
+from benchmarks.contest import Contest, Row
+from benchmarks.peers import Bounds
+from benchmarks.pruning_cases import CASES, COUPLED
 from benchmarks.pruning_couplings import coverage
-from benchmarks.race import race, ratio
-from onnxpress.artifact import Artifact
-from onnxpress.calibration.feeds import open_feed
-from onnxpress.calibration.metrics import load_metric
-from onnxpress.calibration.session import Runner
 from onnxpress.host import cores, machine, versions
-from onnxpress.models.zoo import ZOO, path
-from onnxpress.rewriter.model import Model
-from onnxpress.rewriter.sites import find_sites
-
-JUDGED = 8
-"""Batches whose outputs are compared: 32 images of open_nsfw."""
-
-TIMED = 4
-"""Batches that are timed in turn, of those."""
 
 COLUMNS = ("kB", "smaller", "kept", "SQNR dB", "logits dB", "metric", "× normalised (quartiles)", "CPU s", "peak MB")
-
-
-@dataclass(slots=True)
-class Row:
-    """What one case came to.
-
-    Attributes:
-        case: its name.
-        figures: by name: `bytes`, `smaller` (part of the bytes gone), `kept` (part of all weights that is not zero),
-            `sqnr` and `logits` of the worst output in dB, `gain` over the rival's, `metric`, `metric_drop`, `faster`
-            with its quartiles, `seconds`, `cpu_seconds`, `peak`.
-        wishes: that must hold.
-        notes: what the tool said.
-        failed: why there is no result.
-    """
-
-    case: str
-    figures: dict[str, float] = field(default_factory=dict)
-    wishes: tuple[Wish, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    failed: str | None = None
-
-    def plain(self) -> dict[str, object]:
-        """As JSON holds it."""
-        figures = {name: each if math.isfinite(each) else str(each) for name, each in self.figures.items()}
-        wishes = {str(wish): wish.met(self.figures) for wish in self.wishes}
-        return {"case": self.case, **figures, "wishes": wishes, "notes": self.notes, "failed": self.failed}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
-    """One model, and all that is tried on it."""
-
-    model: str
-    cases: Sequence[Case]
-    threads: int
-    seconds: float
-    bounds: Bounds
-
-    def run(self, console: Console) -> list[Row]:
-        """Prune in every way, judge every result, time them all."""
-        with tempfile.TemporaryDirectory(prefix="pruning-") as name:
-            folder = Path(name)
-            source = folder / "normalised.onnx"
-            work = self._started(_press(folder, ()), path(self.model), source, self._given(None, folder))
-            judge = self._judge(source)
-            rows, made = [_judged(Row(NORMALISED), source, work, judge)], {NORMALISED: source}
-            for case in self.cases:
-                with console.status(f"{self.model}: {case.name}"):
-                    rows.append(self._make(case, folder, judge, made))
-                console.print(f"[dim]{self.model}: {case.name}: {rows[-1].failed or 'done'}", highlight=False)
-            batches = judge.batches[:: max(1, len(judge.batches) // TIMED)][:TIMED]
-            times = race(made, batches, threads=self.threads, seconds=self.seconds)
-        for row in rows:
-            if row.case in times:
-                middle, low, high = ratio(times[NORMALISED], times[row.case])
-                row.figures |= {"faster": middle, "faster_quartile_1": low, "faster_quartile_3": high}
-        _compare(rows, self.cases)
-        return rows
-
-    def _judge(self, source: Path) -> Judge:
-        entry = ZOO[self.model]
-        with Runner(source, threads=self.threads) as runner:
-            test = open_feed(entry.feed, inputs=runner.input_specs)
-        metric = load_metric(entry.metric) if entry.metric else None
-        return Judge.of(source, samples.spread(test, JUDGED), test, metric, self.threads)
-
-    def _make(self, case: Case, folder: Path, judge: Judge, made: dict[str, Path]) -> Row:
-        """Do one case; a result that runs joins `made`."""
-        row = Row(case.name, wishes=case.wishes)
-        result = folder / f"{len(list(folder.iterdir())):02}.onnx"
-        try:
-            given = self._given(case.samples, folder)
-            work = self._started(case.script or _press(folder, case.passes), made[NORMALISED], result, given)
-            _judged(row, result, work, judge)
-            made[case.name] = result
-        except FailedError as error:
-            row.failed = str(error)
-        except Exception as error:  # a file of another tool may be broken in any way
-            row.failed = "the file does not run: " + re.sub(r"^.*? failed: ?", "", str(error).partition("\n")[0])[:300]
-        return row
-
-    def _given(self, count: int | None, folder: Path) -> Path:
-        """A folder of about so many calibration samples, or of all."""
-        given = folder / f"samples-{count or 'all'}"
-        if not given.exists():
-            feed = open_feed(ZOO[self.model].calibration, inputs=Model.load(path(self.model)).inputs)
-            samples.write(list(feed) if count is None else samples.calibration(feed, count), given)
-        return given
-
-    def _started(self, script: Script, source: Path, target: Path, given: Path) -> Work:
-        return script.run(source, target, samples=given, threads=self.threads, bounds=self.bounds)
-
-
-def _press(folder: Path, passes: Sequence[object]) -> Script:
-    """Onnxpress with a recipe of these passes."""
-    recipe = folder / f"{len(list(folder.iterdir())):02}.yaml"
-    recipe.write_text(yaml.safe_dump({"passes": list(passes)}))
-    return Script(file="press.py", options={"recipe": str(recipe)})
-
-
-def _judged(row: Row, result: Path, work: Work, judge: Judge) -> Row:
-    """The figures of a result that runs."""
-    verdict = judge(result)
-    row.notes += work.notes
-    row.figures |= {
-        "bytes": Artifact.of(result).nbytes,
-        "weights": sum(int(np.count_nonzero(site.array())) for site in find_sites(Model.load(result))),
-        "sqnr": min(verdict.sqnr.values()),
-        "seconds": work.seconds,
-        "cpu_seconds": work.cpu_seconds,
-        "peak": work.peak,
-    }
-    if verdict.logits:
-        row.figures["logits"] = min(verdict.logits.values())
-    if verdict.metric is not None:
-        row.figures["metric"] = verdict.metric
-    return row
-
-
-def _compare(rows: Sequence[Row], cases: Sequence[Case]) -> None:
-    """Figures that are those of a row beside another's: the normalised model's, and a rival's."""
-    first, by_name = rows[0].figures, {row.case: row.figures for row in rows}
-    for row in rows:
-        if "bytes" in row.figures:
-            row.figures["smaller"] = 1 - row.figures["bytes"] / first["bytes"]
-            row.figures["kept"] = row.figures["weights"] / first["weights"]
-        if "metric" in row.figures:
-            row.figures["metric_drop"] = first["metric"] - row.figures["metric"]
-    for case in cases:
-        rival = by_name.get(case.rival or "", {})
-        if "sqnr" in by_name[case.name] and "sqnr" in rival:
-            by_name[case.name]["gain"] = by_name[case.name]["sqnr"] - rival["sqnr"]
 
 
 def _store(result: Mapping[str, object], target: Path | None) -> None:

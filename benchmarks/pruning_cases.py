@@ -2,64 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from benchmarks import peers
+from benchmarks.contest import Case, Wish
 from benchmarks.peers import Script
-
-NORMALISED = "normalised"
-"""The reference of all sizes and speeds: what onnxpress makes of the export before any pass."""
 
 COUPLED = ("ppocr-rec", "ppocr-cls", "effnet-lite0", "silero-vad", "open-nsfw", "minilm", "textgen", "lenet5")
 """Models whose groups of coupled axes are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a figure of a row must be.
-
-    Attributes:
-        figure: key of `Row.figures`.
-        least: it must not be below.
-        most: it must not be above.
-    """
-
-    figure: str
-    least: float = -math.inf
-    most: float = math.inf
-
-    def __str__(self) -> str:
-        """As `metric ≥ 0.98`."""
-        return f"{self.figure} ≥ {self.least:.3g}" if self.least > -math.inf else f"{self.figure} ≤ {self.most:.3g}"
-
-    def met(self, figures: Mapping[str, float]) -> bool:
-        """Whether the figure is there and holds."""
-        return self.least <= figures.get(self.figure, math.nan) <= self.most
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One way to prune one model.
-
-    Attributes:
-        name: in the table.
-        model: in the zoo.
-        passes: as a recipe has them; none where `script` does the work.
-        script: of another tool.
-        samples: rows for calibration, about; None for all that the model has.
-        wishes: that must hold.
-        rival: case of the same model and sparsity that `gain` is measured against, in dB.
-    """
-
-    name: str
-    model: str
-    passes: Sequence[Mapping[str, Mapping[str, object]]] = ()
-    script: Script | None = None
-    samples: int | None = None
-    wishes: tuple[Wish, ...] = ()
-    rival: str | None = None
 
 
 def _zeros(model: str, *, metric: float) -> list[Case]:

@@ -25,13 +25,18 @@ def spread(feed: Feed, count: int) -> list[Batch]:
 def calibration(feed: Feed, samples: int) -> list[Batch]:
     """About `samples` rows in batches of `ROWS`; a batch whose inputs do not all have rows on axis 0 stays whole."""
     rows = min(ROWS, _rows(next(iter(feed))) or ROWS)
-    batches = [_cut(batch, rows) for batch in spread(feed, -(-samples // rows))]
+    batches = [cut(batch, rows) for batch in spread(feed, -(-samples // rows))]
     enough, kept = 0, []
     for batch in batches:
         if enough < samples:
             kept.append(batch)
             enough += _rows(batch) or rows
     return kept
+
+
+def cut(batch: Batch, rows: int) -> Batch:
+    """At most `rows` rows of a batch; all of it where its inputs do not share their rows."""
+    return batch if _rows(batch) is None else {name: array[:rows] for name, array in batch.items()}
 
 
 def write(batches: list[Batch], folder: Path) -> None:
@@ -48,7 +53,3 @@ def _rows(batch: Batch) -> int | None:
     """Length of axis 0 where all inputs share it."""
     lengths = {array.shape[0] if array.ndim else None for array in batch.values()}
     return lengths.pop() if len(lengths) == 1 else None
-
-
-def _cut(batch: Batch, rows: int) -> Batch:
-    return batch if _rows(batch) is None else {name: array[:rows] for name, array in batch.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from onnxpress.models import efficientnet, fashion
+from onnxpress.models import charnet, efficientnet, fashion
 from onnxpress.models.fetch import Wheel, fetch, wheel_folder
 from onnxpress.models.minilm import GRAPH_VERSION, build_file
 from onnxpress.rewriter.errors import ConfigError
@@ -153,6 +153,15 @@ ZOO: Mapping[str, Recipe] = MappingProxyType(
     {
         "lenet300": _lenet("lenet300.onnx"),
         "lenet5": _lenet("lenet5.onnx"),
+        "charnet": Recipe(
+            task="reads a character",
+            licence="Apache-2.0",
+            find=charnet.cached,
+            wheel=None,
+            feed="onnxpress.models.glyphs:labelled",
+            calibration="onnxpress.models.glyphs:calibration",
+            metric="top1",
+        ),
         "ppocr-rec": _fetched(
             RAPIDOCR,
             "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",

@@ -40,9 +40,13 @@ if TYPE_CHECKING:
     from onnxpress.passes.base import Pass, PassResult, Workbench
     from onnxpress.passes.blockwise.weights import QuantizeWeights
     from onnxpress.passes.encode.encode import Encode
+    from onnxpress.passes.factorize.auto import Factorize
     from onnxpress.passes.factorize.cp import FactorizeCP
+    from onnxpress.passes.factorize.groups import FactorizeGroups
+    from onnxpress.passes.factorize.separable import FactorizeSeparable
     from onnxpress.passes.factorize.spatial import FactorizeSpatial
     from onnxpress.passes.factorize.svd import FactorizeSVD
+    from onnxpress.passes.factorize.train import FactorizeTrain
     from onnxpress.passes.factorize.tucker import FactorizeTucker
     from onnxpress.passes.narrow.float16 import ConvertFloat16
     from onnxpress.passes.normalise import Normalise
@@ -63,6 +67,10 @@ if TYPE_CHECKING:
     from onnxpress.passes.share.mixture import ShareMixture
     from onnxpress.passes.share.vectors import ShareVectors
     from onnxpress.passes.strip import Strip
+    from onnxpress.passes.structure.acdc import StructureACDC
+    from onnxpress.passes.structure.circulant import StructureCirculant
+    from onnxpress.passes.structure.fastfood import StructureFastfood
+    from onnxpress.passes.structure.toeplitz import StructureToeplitz
     from onnxpress.recipe import Limits, Recipe
     from onnxpress.rewriter import errors
     from onnxpress.rewriter.model import Model
@@ -100,10 +108,18 @@ _HOMES = {
     "ShareEntropy": "passes.share.entropy",
     "ShareBudget": "passes.share.budget",
     "Binarize": "passes.share.binarize",
+    "Factorize": "passes.factorize.auto",
     "FactorizeSVD": "passes.factorize.svd",
     "FactorizeSpatial": "passes.factorize.spatial",
     "FactorizeTucker": "passes.factorize.tucker",
     "FactorizeCP": "passes.factorize.cp",
+    "FactorizeTrain": "passes.factorize.train",
+    "FactorizeSeparable": "passes.factorize.separable",
+    "FactorizeGroups": "passes.factorize.groups",
+    "StructureCirculant": "passes.structure.circulant",
+    "StructureToeplitz": "passes.structure.toeplitz",
+    "StructureFastfood": "passes.structure.fastfood",
+    "StructureACDC": "passes.structure.acdc",
     "Equalize": "passes.balance.equalize",
     "Smooth": "passes.balance.smooth",
     "ConvertFloat16": "passes.narrow.float16",
@@ -151,10 +167,18 @@ __all__ = [
     "ShareEntropy",
     "ShareBudget",
     "Binarize",
+    "Factorize",
     "FactorizeSVD",
     "FactorizeSpatial",
     "FactorizeTucker",
     "FactorizeCP",
+    "FactorizeTrain",
+    "FactorizeSeparable",
+    "FactorizeGroups",
+    "StructureCirculant",
+    "StructureToeplitz",
+    "StructureFastfood",
+    "StructureACDC",
     "QuantizeStatic",
     "QuantizeDynamic",
     "QuantizeWeights",

@@ -51,7 +51,7 @@ def run(job: Job, recipe: Recipe) -> list[str]:
         )
         return [f"delivers the {result.version} model"]
     with Runner(job.source, threads=job.threads) as runner:
-        feed = open_feed(job.samples, inputs=runner.input_specs)
+        feed = open_feed(job.samples, inputs=runner.input_specs) if job.files() else None
     result = Pipeline(recipe.passes)(Model.load(job.source), Workbench(feed=feed, threads=job.threads))
     result.model.save(Path(job.target))
     return []

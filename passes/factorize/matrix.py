@@ -1,45 +1,67 @@
-"""Two factors of a matrix at the rank that a pass chooses."""
+"""Gemm and MatMul as chains of such."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from onnxpress.passes.factorize.rank import Cost, RankedPass
-from onnxpress.passes.kernels.arrays import Array, Float64Array
-from onnxpress.passes.kernels.errors import relative_error
-from onnxpress.passes.kernels.lowrank import svd
+import numpy as np
+import onnx_graphsurgeon as gs
 
+from onnxpress.passes.factorize.chain import Attributes, Link
+from onnxpress.passes.kernels.arrays import Array
+from onnxpress.passes.selection import Layout, RefusalError
+from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.sites import Site
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """left [out, rank] · right [rank, in], and what the report says of it."""
-
-    left: Float64Array
-    right: Float64Array
-    rank: int
-    action: str
-    error: float
+_BIAS_OPTIONAL = 11
+"""Opset from which Gemm may go without its third input."""
 
 
-def split_matrix(rule: RankedPass, matrix: Array, cost_of: Callable[[int], Cost]) -> Split:
-    """The best factors of a matrix by singular values.
+def matrix_links(op: str, layout: Layout, suffixes: Sequence[str], matrices: Sequence[Array]) -> tuple[Link, ...]:
+    """The layers for matrices [out, in], in the order of computation.
 
     Args:
-        rule: chooses the rank.
-        matrix: [out, in], finite.
-        cost_of: what factors of a rank take.
+        op: `MatMul` or `Gemm`.
+        layout: of the weight they replace.
+        suffixes: of their names.
+        matrices: their product, from the last to the first, is the weight as [out, in].
+    """
+    named = list(zip(suffixes, matrices, strict=True))
+    if op == "Gemm":
+        return _gemm(layout, named)
+    ones = (1,) * (len(layout.shape) - 2)
+    if layout.axes[-1] == "in":  # W·x = L·(R·x)
+        return tuple(Link(suffix, each.reshape(*ones, *each.shape), left=True) for suffix, each in named)
+    return tuple(Link(suffix, each.T.reshape(*ones, *each.T.shape)) for suffix, each in named)
+
+
+def _gemm(layout: Layout, named: Sequence[tuple[str, Array]]) -> tuple[Link, ...]:
+    """alpha·x·W + beta·C = alpha·(x·R)·L + beta·C, with a transposed x transposed in the first."""
+    *before, (suffix, last) = named
+    links = [Link(name, np.ascontiguousarray(each.T), op="MatMul") for name, each in before]
+    name, first = before[0]
+    links[0] = Link(name, np.ascontiguousarray(first.T), _turned, op=_first)
+    return (*links, Link(suffix, last if layout.axes[0] == "out" else last.T, _scaled))
+
+
+def _first(node: gs.Node) -> str:
+    return "Gemm" if node.attrs.get("transA", 0) else "MatMul"
+
+
+def _turned(node: gs.Node) -> Attributes:
+    return {"transA": 1} if node.attrs.get("transA", 0) else {}
+
+
+def _scaled(node: gs.Node) -> Attributes:
+    return {name: value for name, value in node.attrs.items() if name != "transA"}
+
+
+def refuse_old(model: Model, site: Site) -> None:
+    """Refuse what needs a Gemm without bias where the opset has none.
 
     Raises:
-        RefusalError: the rank saves nothing, or none fits the rule.
+        RefusalError: names the opset.
     """
-    full = min(matrix.shape)
-    decompose = functools.cache(lambda: svd(matrix))  # after the refusals that need no singular values
-    rank = rule.choose(full, cost_of, lambda: decompose().values)
-    cost = cost_of(rank)
-    if not rule.always:
-        cost.refuse_if_none_saved(f"rank {rank}")
-    left, right = decompose().split(rank)
-    stored = left.astype(matrix.dtype).astype(float) @ right.astype(matrix.dtype).astype(float)
-    return Split(left, right, rank, f"rank {rank} of {full}, {cost.share()}", relative_error(matrix, stored))
+    turned = site.op == "Gemm" and any(use.node.attrs.get("transA", 0) for use in site.uses)
+    if turned and model.opset < _BIAS_OPTIONAL:
+        raise RefusalError(f"needs a Gemm without bias, which opset {model.opset} lacks: raise it to {_BIAS_OPTIONAL}")

@@ -1,14 +1,12 @@
-"""How a factorization chooses its rank, and what it must save."""
+"""What a factorization costs, and what it must save."""
 
 from __future__ import annotations
 
-from abc import ABC
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from onnxpress.passes.kernels.arrays import Float64Array
-from onnxpress.passes.kernels.lowrank import rank_by_energy
-from onnxpress.passes.selection import RefusalError, SitePass, check_count, check_exactly_one, check_fraction
+from onnxpress.passes.selection import RefusalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class Products:
     @property
     def value(self) -> int:
         """The number itself."""
-        return self.common * sum(_product(term) for term in self.terms)
+        return self.common * sum(map(math.prod, self.terms))
 
     def __str__(self) -> str:
         shown = ["·".join(str(size) for size in term if size != 1) or "1" for term in self.terms]
@@ -40,9 +38,10 @@ class Cost:
     """What a layer and its replacement take.
 
     Attributes:
-        dense: parameters of the layer, which are also its multiply-adds for each position of its output.
-        parameters: of the factors.
-        multiply_adds: of the factors for each position of the output; borders are neglected.
+        dense: parameters of the layer, which are also its multiply-adds for each position; of one group.
+        parameters: of the factors of a group.
+        multiply_adds: of these for each position of the output (of a ConvTranspose: of what it reads); borders are
+            neglected.
     """
 
     dense: Products
@@ -73,70 +72,6 @@ class Cost:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankedPass(SitePass, ABC):
-    """A pass that chooses a rank for each site by exactly one of three rules.
-
-    Attributes:
-        energy: in (0, 1]: the smallest rank that keeps this fraction of ‖W‖².
-        ratio: in (0, 1]: the largest rank whose factors hold at most this fraction of the parameters.
-        rank: this one, or the full rank where that is smaller.
-        round_to: ranks are multiples of it, for the sake of vector units: rounded up for `energy`, down for `ratio`;
-            `rank` is taken as it is.
-        always: factorize where nothing is saved, too; for measurements.
-    """
-
-    energy: float | None = None
-    ratio: float | None = None
-    rank: int | None = None
-    round_to: int = 1
-    always: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        check_exactly_one(self, ("energy", "ratio", "rank"))
-        for field in ("energy", "ratio"):
-            if getattr(self, field) is not None:
-                check_fraction(self, field)
-        if self.rank is not None:
-            check_count(self, "rank")
-        check_count(self, "round_to")
-
-    def choose(self, full: int, cost_of: Callable[[int], Cost], values: Callable[[], Float64Array]) -> int:
-        """The rank of one matrix.
-
-        Args:
-            full: the largest rank.
-            cost_of: what the factors of a rank take.
-            values: computes the singular values, descending; called only where they decide.
-
-        Raises:
-            RefusalError: even the smallest rank holds more than `ratio` allows.
-        """
-        if self.energy is not None:
-            return self.up(rank_by_energy(values(), self.energy), full)
-        return self.choose_unseen(full, cost_of)
-
-    def choose_unseen(self, full: int, cost_of: Callable[[int], Cost]) -> int:
-        """The same by `ratio` or `rank`, which need no singular values."""
-        if self.rank is not None:
-            return min(self.rank, full)
-        allowed = (self.ratio or 0.0) * cost_of(1).dense.value
-        rank = largest(full, lambda rank: cost_of(rank).parameters.value <= allowed)
-        if rank >= full:
-            return full
-        rank -= rank % self.round_to
-        if rank == 0:
-            smallest = min(self.round_to, full)
-            raise RefusalError(f"ratio {self.ratio} is too small: rank {smallest} leaves {cost_of(smallest).share()}")
-        return rank
-
-    def up(self, rank: int, full: int) -> int:
-        """`rank` rounded up to a multiple of `round_to`, at most `full`."""
-        return min(-(-rank // self.round_to) * self.round_to, full)
-
-
 def largest(top: int, holds: Callable[[int], bool]) -> int:
     """The largest of 1..top for which a condition holds that, once broken, stays so; 0 if it never does."""
     low, high = 0, top
@@ -144,10 +79,3 @@ def largest(top: int, holds: Callable[[int], bool]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if holds(middle) else (low, middle - 1)
     return low
-
-
-def _product(term: tuple[int, ...]) -> int:
-    product = 1
-    for size in term:
-        product *= size
-    return product

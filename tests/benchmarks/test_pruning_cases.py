@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from benchmarks.pruning import Row, _compare, table
-from benchmarks.pruning_cases import CASES, COUPLED, Case, Wish
+from benchmarks.contest import Case, Row, Wish, compare
+from benchmarks.pruning import table
+from benchmarks.pruning_cases import CASES, COUPLED
 from benchmarks.pruning_couplings import Coverage
 from onnxpress.models.zoo import ZOO
 from onnxpress.options import read_pass
@@ -40,7 +41,7 @@ def test_figures_are_compared_with_the_normalised_model_and_with_a_rival():
     better = Row("better", {"bytes": 60, "weights": 25, "sqnr": 13.0, "metric": 0.88}, wishes=(Wish("gain", least=8),))
     lost = Row("lost", failed="does not run", wishes=(Wish("gain", least=8),))
     rows = [first, rival, better, lost]
-    _compare(
+    compare(
         rows, [Case(name="plain", model="m"), *(Case(name=n, model="m", rival="plain") for n in ("better", "lost"))]
     )
     assert better.figures["gain"] == 9

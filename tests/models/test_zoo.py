@@ -7,7 +7,18 @@ from onnxpress.calibration.plugins import load_function
 from onnxpress.models.zoo import ZOO, describe, path, recipe
 from onnxpress.rewriter.errors import ConfigError
 
-NAMES = ("lenet300", "lenet5", "ppocr-rec", "ppocr-cls", "silero-vad", "open-nsfw", "minilm", "effnet-lite0", "textgen")
+NAMES = (
+    "lenet300",
+    "lenet5",
+    "charnet",
+    "ppocr-rec",
+    "ppocr-cls",
+    "silero-vad",
+    "open-nsfw",
+    "minilm",
+    "effnet-lite0",
+    "textgen",
+)
 
 
 def test_the_zoo_has_all_models() -> None:

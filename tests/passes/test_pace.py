@@ -52,3 +52,19 @@ def test_tells_the_figures():
 def test_needs_samples(models):
     with pytest.raises(FeedError, match="--data"):
         pace(models[0], models[1:], Workbench())
+
+
+def test_the_least_of_rounds_together_counts_so_that_interruptions_do_not(models, bench, monkeypatch):
+    rounds = np.tile([[4.0, 2.0], [4.0, 90.0], [70.0, 2.0], [4.0, 2.0]], (12, 1))  # of one batch
+
+    monkeypatch.setattr(timed, "in_turns", lambda *_, **__: rounds)
+    workbench = bench(models[0], np.ones(1, np.float32))
+    assert pace(models[0], models[1:2], workbench, together=2) == [Pace(2.0, (2.0, 2.0))]
+    assert pace(models[0], models[1:2], workbench) != [Pace(2.0, (2.0, 2.0))]
+
+
+def test_rounds_count_together_only_with_those_of_the_same_batch(models, bench, monkeypatch):
+    rounds = np.tile([[4.0, 2.0], [40.0, 10.0]], (12, 1))  # of two batches in turn
+    monkeypatch.setattr(timed, "in_turns", lambda *_, **__: rounds)
+    workbench = bench(models[0], *np.ones((2, 1), np.float32))
+    assert pace(models[0], models[1:2], workbench, together=8) == [Pace(3.0, (2.0, 4.0))]

@@ -102,7 +102,7 @@ class Stopwatch:
         return found
 
     def _measure(self, use: Use, weight: Array, products: Sequence[Product], seen: Seen) -> Measured:
-        dense = _alone(use, weight, seen.shape, self.domains)
+        dense = alone(use, weight, seen.shape, self.domains)
         models, written, refusals = [dense], [], []
         for product in products:
             copy = dense.clone()
@@ -118,26 +118,69 @@ class Stopwatch:
         if not written:
             raise refusals[0]
         try:
-            ratios = [self._ratios(models, seen.shape, weight.dtype, provider) for provider in self.bench.providers]
+            slowest, lowest = speedups(models, seen.shape, weight.dtype, self.bench)
         except (ModelError, FeedError) as error:  # some types and sizes no provider can run
             raise RefusalError(f"nothing could be timed: {error}") from error
-        slowest = np.min([np.median(each, axis=0) for each in ratios], axis=0)
-        lowest = np.min([np.quantile(each, 0.25, axis=0) for each in ratios], axis=0)
         best = int(np.argmax(slowest))
         return Measured(written[best], float(slowest[best]), bool(lowest[best] > 1))
 
-    def _ratios(self, models: Sequence[Model], shape: tuple[int, ...], dtype: np.dtype[Any], provider: str) -> Array:
-        """Seconds of the first model over those of each other, [rounds, others]."""
-        sample = np.random.default_rng(self.bench.seed).standard_normal(shape).astype(dtype)
-        with ExitStack() as stack:
-            runners = [
-                stack.enter_context(
-                    Runner(model.to_proto().SerializeToString(), providers=[provider], threads=self.bench.threads)
-                )
-                for model in models
-            ]
-            times = in_turns(runners, [{"x": sample}], seconds=SECONDS * len(models), rounds=ROUNDS)
-        return times[:, :1] / times[:, 1:]
+
+def speedups(
+    models: Sequence[Model], shape: tuple[int, ...], dtype: np.dtype[Any], bench: Workbench
+) -> tuple[Array, Array]:
+    """How fast models are beside the first of them, timed in turns; of several providers the slowest counts.
+
+    Args:
+        models: of one input `x` each, two or more.
+        shape: of the input.
+        dtype: of the input.
+        bench: brings providers, threads and the seed.
+
+    Returns:
+        Median and lower quartile of the rounds' ratios, for each model but the first.
+
+    Raises:
+        ModelError: a model cannot be run.
+        FeedError: it does not take such an input.
+    """
+    times = [timed(models, shape, dtype, provider, bench) for provider in bench.providers]
+    ratios = [each[:, :1] / each[:, 1:] for each in times]
+    slowest = np.min([np.median(each, axis=0) for each in ratios], axis=0)
+    return slowest, np.min([np.quantile(each, 0.25, axis=0) for each in ratios], axis=0)
+
+
+def timed(
+    models: Sequence[Model],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    provider: str,
+    bench: Workbench,
+    *,
+    seconds: float = SECONDS,
+) -> Array:
+    """Seconds of models of one input `x` each, timed in turns, [rounds, models].
+
+    Args:
+        models: what is timed.
+        shape: of the input.
+        dtype: of the input.
+        provider: that runs them.
+        bench: brings threads and the seed.
+        seconds: after which no new round starts, for each model.
+
+    Raises:
+        ModelError: a model cannot be run.
+        FeedError: it does not take such an input.
+    """
+    sample = np.random.default_rng(bench.seed).standard_normal(shape).astype(dtype)
+    with ExitStack() as stack:
+        runners = [
+            stack.enter_context(
+                Runner(model.to_proto().SerializeToString(), providers=[provider], threads=bench.threads)
+            )
+            for model in models
+        ]
+        return in_turns(runners, [{"x": sample}], seconds=seconds * len(models), rounds=ROUNDS)
 
 
 def shapes_seen(model: Model, tensors: Sequence[gs.Tensor], bench: Workbench) -> list[Seen | None]:
@@ -151,7 +194,7 @@ def shapes_seen(model: Model, tensors: Sequence[gs.Tensor], bench: Workbench) ->
     inferred = infer_shapes(model)
     known = [inferred.shape(tensor) for tensor in tensors]
     open_ones = [tensor for tensor, shape in zip(tensors, known, strict=True) if shape is None or not _fixed(shape[1:])]
-    shown = _shown(model, [str(each.name) for each in open_ones], bench)
+    shown = shown_shapes(model, [str(each.name) for each in open_ones], bench)
     return [_seen(shape, shown.get(str(tensor.name))) for tensor, shape in zip(tensors, known, strict=True)]
 
 
@@ -175,7 +218,7 @@ class _Shape:
         return {"shape": np.array(self.shape or (), np.int64)}
 
 
-def _shown(model: Model, tensors: Sequence[str], bench: Workbench) -> dict[str, tuple[int, ...]]:
+def shown_shapes(model: Model, tensors: Sequence[str], bench: Workbench) -> dict[str, tuple[int, ...]]:
     """Shapes in the first batch of samples."""
     if bench.feed is None or not tensors:
         return {}
@@ -200,16 +243,25 @@ def _seen(shape: Shape | None, shown: tuple[int, ...] | None) -> Seen | None:
     return Seen((first, *sizes), spatial) if len(sizes) == len(shape) - 1 else None
 
 
-def _alone(use: Use, weight: Array, shape: tuple[int, ...], domains: Mapping[str, int]) -> Model:
-    """A model of one convolution, with the activation behind it if there is one."""
+def alone(use: Use, weight: Array, shape: tuple[int, ...], domains: Mapping[str, int]) -> Model:
+    """A model of one layer: it reads `x` beside its weight and a bias of zeros, and ends in the activation behind it.
+
+    Args:
+        use: the layer.
+        weight: that it gets.
+        shape: of `x`.
+        domains: versions of operators, by domain.
+    """
     element = helper.np_dtype_to_tensor_dtype(weight.dtype)
     tensors = [numpy_helper.from_array(np.ascontiguousarray(weight), "w")]
-    names = ["x", "w"]
-    if len(use.node.inputs) > 2 and use.node.inputs[2].name:
-        tensors.append(numpy_helper.from_array(np.zeros(len(weight), weight.dtype), "b"))
+    names = ["x", "w"] if use.index else ["w", "x"]
+    bias = use.node.inputs[2] if len(use.node.inputs) > 2 else None
+    if bias is not None and bias.name:
+        size = bias.shape if isinstance(bias, gs.Constant) else (len(weight),)
+        tensors.append(numpy_helper.from_array(np.zeros(size, weight.dtype), "b"))
         names.append("b")
     attrs = {key: value for key, value in use.node.attrs.items() if value is not None}
-    nodes = [helper.make_node(use.node.op, names, ["t"], name="conv", domain=use.node.domain or "", **attrs)]
+    nodes = [helper.make_node(use.node.op, names, ["t"], name="layer", domain=use.node.domain or "", **attrs)]
     nodes.append(helper.make_node("Relu" if _activated(use.node) else "Identity", ["t"], ["y"]))
     ends = [helper.make_tensor_value_info("x", element, shape), helper.make_tensor_value_info("y", element, None)]
     graph = helper.make_graph(nodes, "alone", ends[:1], ends[1:], tensors)

@@ -168,7 +168,7 @@ def test_skips_recurrent_layers(build):
     node = helper.make_node("RNN", ["x", "w", "r"], ["y"], hidden_size=40, name="rnn")
     model = build([node], {"w": normal(1, 40, 40), "r": normal(1, 40, 40)}, x=(3, 1, 40))
     reasons = {skip.reason for skip in FactorizeSVD(rank=2)(model).report.skips}
-    assert reasons == {"is a weight of RNN; only Conv, Gemm and MatMul are split"}
+    assert reasons == {"is a weight of RNN; only Conv, ConvTranspose, Gemm and MatMul are split"}
 
 
 def test_leaves_convolutions_alone_if_asked(build):
@@ -188,3 +188,30 @@ def test_half_precision_is_kept_and_its_rounding_reported(build):
 def test_refuses_an_unknown_form_of_convolution():
     with pytest.raises(ConfigError, match="factorize-svd: conv must be spatial or channel or none, got 'tucker'"):
         FactorizeSVD(rank=2, conv="tucker")
+
+
+def test_a_lone_matrix_in_a_batch_keeps_its_axis(build, run):
+    model = build([helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], {"w": normal(1, 12, 9)}, x=(5, 12))
+    result = Pipeline([FULL])(model)
+    x = normal(5, 12, seed=1)
+    assert run(result.model, x)[0].shape == (1, 5, 9)
+    check_same(run, model, result, x)
+
+
+def test_depthwise_convolutions_are_split_filter_by_filter(build, run):
+    columns, rows = normal(8, 1, 3, 1), normal(8, 1, 1, 3, seed=2)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", group=8, pads=[1, 1, 1, 1])
+    model = build([node], {"w": columns * rows}, x=(1, 8, 9, 9))
+    result = FactorizeSVD(rank=1)(model)
+    assert [each.attrs["group"] for each in result.model.graph.nodes] == [8, 8]
+    check_same(run, model, result, normal(1, 8, 9, 9, seed=1))
+
+
+def test_a_stated_output_shape_is_kept_where_one_link_covers_the_kernel(build, run):
+    node = helper.make_node(
+        "ConvTranspose", ["x", "w"], ["y"], name="up", strides=[2, 2], output_shape=[10, 9], auto_pad="SAME_UPPER"
+    )
+    model = build([node], {"w": normal(6, 5, 3, 3)}, x=(1, 6, 5, 5))
+    check_same(run, model, FactorizeSVD(rank=99, always=True, conv="channel")(model), normal(1, 6, 5, 5, seed=1))
+    (skip,) = FactorizeSVD(rank=99, always=True)(model).report.skips
+    assert skip.reason == "states its output_shape, which no part of a chain can: give pads instead"

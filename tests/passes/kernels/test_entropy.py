@@ -162,3 +162,14 @@ def test_refuses_what_it_cannot_do():
         Source(values).quantizer(0)
     with pytest.raises(ValueError, match="limit 300 must lie in 2 to 256"):
         Source(values).quantizer(0.1, limit=300)
+
+
+def test_settles_in_fewer_rounds_where_less_is_asked(monkeypatch):
+    values = np.random.default_rng(0).standard_normal(20_000)
+    rounds, moved = [], Source._moved
+    monkeypatch.setattr(Source, "_moved", lambda *given: rounds.append(1) or moved(*given))
+    source = Source(values)
+    fine, many = source.quantizer(0.01), len(rounds)
+    rough, few = source.quantizer(0.01, settled=1e-4), len(rounds) - many
+    assert few < many / 2
+    assert abs(rough.loss - fine.loss) < 0.02 * fine.loss

@@ -1,0 +1,1 @@
+"""Weights told by few parameters: circulant, Toeplitz-like, and products of diagonals and fast transforms."""
