@@ -12,7 +12,7 @@ from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.least_squares import choose_ridge, solve
 from onnxpress.passes.kernels.normal import Normal
 
-_DAMPING = 1e-2
+_DAMPING = 3e-2
 """Part of the mean diagonal that is added to second moments where the wanted weight is the one that is there."""
 
 

@@ -42,13 +42,13 @@ class Wanted:
     metric: Float64Array | None
     seed: int
 
-    def fit(self, scheme: Scheme, ranks: Ranks) -> Factors:
-        """Factors of some ranks.
+    def fit(self, scheme: Scheme, ranks: Ranks, start: Factors | None = None) -> Factors:
+        """Factors of some ranks, perhaps from others that are near.
 
         Raises:
             RefusalError: they do not converge.
         """
-        return scheme.fit(self.site, self.target, self.metric, ranks, self.seed)
+        return scheme.fit(self.site, self.target, self.metric, ranks, self.seed, start)
 
     def kept(self, factors: Factors) -> float:
         """The part of the energy tr(T·H·Tᵀ) that factors keep."""
@@ -107,7 +107,7 @@ def fit_plain(site: Site, choose: Choose, *, seed: int, why: str = "") -> Chain:
     return _chain(scheme, ranks, factors, rows, account=f"by its weights alone, for {why}" if why else "")
 
 
-def fit_learnt(model: Model, site: Site, pair: Pair, choose: Choose, *, seed: int, refit: bool = False) -> Chain:
+def fit_learnt(model: Model, site: Site, pair: Pair, choose: Choose, *, seed: int, refit: bool = True) -> Chain:
     """The factors that come nearest to what a layer should give; those nearest to its weight where these do better.
 
     Args:
@@ -161,7 +161,7 @@ def _better(site: Site, pair: Pair, choose: Choose, rows: Array, manner: _Manner
         account = f"output error {before:.2%} on samples held out, not corrected"
         return _chain(scheme, ranks, plain.stored(dtype), rows, account=account)
     total = pair.total
-    last = manner.wanted(site, total, rows).fit(scheme, ranks).stored(dtype)
+    last = manner.wanted(site, total, rows).fit(scheme, ranks, fitted).stored(dtype)
     account = f"output error {before:.2%} -> {after:.2%} on samples held out"
     return _chain(scheme, ranks, last, rows, shift=shift_for(total, last.dense(), bias=bias), account=account)
 

@@ -12,7 +12,8 @@ import numpy as np
 from onnxpress.passes.factorize.chain import Link
 from onnxpress.passes.factorize.rank import Cost
 from onnxpress.passes.factorize.schemes.layer import Layer
-from onnxpress.passes.factorize.schemes.stages import Form
+from onnxpress.passes.factorize.schemes.ranks import Ranks, balanced, rounded_up
+from onnxpress.passes.factorize.schemes.stages import Form, levelled
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.lowrank import rank_by_energy, svd
 from onnxpress.passes.kernels.multilinear import dense, fit
@@ -21,8 +22,7 @@ from onnxpress.passes.kernels.vbmf import vbmf_of
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.sites import Site
 
-Ranks = tuple[int, ...]
-"""The sizes of a scheme; how many there are depends on the scheme."""
+__all__ = ["ChainFactors", "ChainScheme", "Factors", "Ranks", "Scheme", "as_stored", "site_rows"]
 
 _SWEEPS = 12
 """Of alternating least squares under a metric, from factors that are nearest to the weights."""
@@ -151,12 +151,15 @@ class ChainFactors:
     form: Form
     kernels: tuple[Array, ...]
 
+    def parts(self) -> list[tuple[Array, ...]]:
+        """Kernels of the stages of each group."""
+        return list(zip(*(np.split(kernel, self.form.layer.groups) for kernel in self.kernels), strict=True))
+
     def dense(self) -> Float64Array:
         """As `Factors.dense`."""
         layer, form = self.form.layer, self.form
-        parts = [np.split(kernel, layer.groups) for kernel in self.kernels]
         expression = form.expression()
-        found = [dense(expression, form.factors(each)) for each in zip(*parts, strict=True)]
+        found = [dense(expression, form.factors(each)) for each in self.parts()]
         return np.concatenate([each.reshape(layer.out, layer.width) for each in found])
 
     def links(self) -> tuple[Link, ...]:
@@ -186,6 +189,8 @@ class ChainScheme(ABC):
 
     name: ClassVar[str]
     counts_channels: ClassVar[bool] = True
+    closed: ClassVar[bool] = False
+    """Whether what is nearest is the best under a metric, too."""
 
     @abstractmethod
     def refuse(self, site: Site) -> None:
@@ -201,7 +206,7 @@ class ChainScheme(ABC):
 
     @abstractmethod
     def nearest(self, kernel: Float64Array, metric: Array | None, ranks: Ranks, seed: int) -> Sequence[Array]:
-        """Kernels of the stages to start from for one group; those to end with, where there is no metric."""
+        """Kernels of the stages of one group, perhaps in other shapes; without a metric the best, or nearly so."""
 
     @abstractmethod
     def unfolded(self, kernel: Float64Array) -> tuple[Float64Array, ...]:
@@ -216,7 +221,7 @@ class ChainScheme(ABC):
         full = self.ranks(site)
         if len(full) == 1 or rank >= max(full):
             return tuple(min(rank, each) for each in full)
-        return _balanced(self._spectra(site, site_rows(site)), rank)
+        return balanced(self._spectra(site, site_rows(site)), rank)
 
     def even(self, site: Site, rank: int) -> Ranks:
         """As `Scheme.even`."""
@@ -228,8 +233,8 @@ class ChainScheme(ABC):
         top = max(full)
         spectra = self._spectra(site, site_rows(site)) if len(full) > 1 else ()
         numbers = [*range(multiple, top, multiple)]
-        found = [_balanced(spectra, each) if spectra else (each,) for each in numbers]
-        rounded = [_rounded_up(each, full, multiple) for each in found]
+        found = [balanced(spectra, each) if spectra else (each,) for each in numbers]
+        rounded = [rounded_up(each, full, multiple) for each in found]
         return tuple(dict.fromkeys([*rounded, full]))
 
     def cost(self, site: Site, ranks: Ranks) -> Cost:
@@ -252,31 +257,28 @@ class ChainScheme(ABC):
         full = self.ranks(site)
         return ranks if len(ranks) == len(full) else (min(max(ranks), *full),)
 
-    def fit(self, site: Site, target: Array, metric: Array | None, ranks: Ranks, seed: int) -> ChainFactors:
+    def fit(
+        self,
+        site: Site,
+        target: Array,
+        metric: Array | None,
+        ranks: Ranks,
+        seed: int,
+        start: Factors | None = None,
+    ) -> ChainFactors:
         """As `Scheme.fit`: from the nearest factors by alternating least squares."""
         layer = Layer.of(site)
-        form = self.form(layer, ranks)
-        found = []
+        form, found = self.form(layer, ranks), []
+        given = start.parts() if isinstance(start, ChainFactors) and not self.closed else None
         for group, kernel in enumerate(layer.kernels(np.asarray(target, np.float64))):
+            seen = None if metric is None else metric[group]
             try:
-                near = self.fitted(form, kernel, None if metric is None else metric[group], ranks, seed)
+                near = given[group] if given else self.nearest(kernel, seen, ranks, seed)
+                shaped = [each.reshape(stage.shape(layer)) for each, stage in zip(near, form.stages, strict=True)]
+                found.append(levelled(shaped if seen is None or self.closed else _improved(form, shaped, kernel, seen)))
             except DegenerateError as error:
                 raise RefusalError(str(error)) from error
-            found.append(_levelled(near))
         return ChainFactors(form, tuple(np.concatenate(each) for each in zip(*found, strict=True)))
-
-    def fitted(
-        self, form: Form, kernel: Float64Array, metric: Array | None, ranks: Ranks, seed: int
-    ) -> Sequence[Float64Array]:
-        """Kernels of the stages for one group."""
-        shapes = [stage.shape(form.layer) for stage in form.stages]
-        nearest = zip(self.nearest(kernel, metric, ranks, seed), shapes, strict=True)
-        start = [np.asarray(each, np.float64).reshape(shape) for each, shape in nearest]
-        if metric is None:
-            return start
-        target = kernel.reshape(len(kernel), -1)
-        found, _ = fit(form.expression(), form.factors(start), target, metric, sweeps=_SWEEPS, tolerance=_RESTS)
-        return form.kernels(found)
 
     def _spectra(self, site: Site, target: Array) -> tuple[Float64Array, ...]:
         """Singular values behind each rank, of all groups together."""
@@ -290,25 +292,8 @@ def site_rows(site: Site) -> Array:
     return Layer.of(site).to_rows(site.array())
 
 
-def _balanced(spectra: Sequence[Float64Array], rank: int) -> Ranks:
-    """As much energy by each rank as by `rank` of the longest."""
-    longest = max(spectra, key=len)
-    if rank >= len(longest):
-        return tuple(len(values) for values in spectra)
-    squares = np.square(longest)
-    total = float(squares.sum())
-    kept = float(squares[:rank].sum()) / total if total else 1.0
-    return tuple(rank if values is longest else rank_by_energy(values, min(1.0, max(kept, 1e-9))) for values in spectra)
-
-
-def _rounded_up(ranks: Ranks, full: Ranks, multiple: int) -> Ranks:
-    return tuple(min(-(-rank // multiple) * multiple, most) for rank, most in zip(ranks, full, strict=True))
-
-
-def _levelled(kernels: Sequence[Array]) -> list[Array]:
-    """The same product by kernels of equal root mean square, so that narrow types hold all of them."""
-    sizes = np.array([float(np.sqrt(np.mean(np.square(kernel)))) for kernel in kernels])
-    if not (sizes > 0).all():
-        return list(kernels)
-    common = float(np.exp(np.log(sizes).mean()))
-    return [kernel * (common / size) for kernel, size in zip(kernels, sizes, strict=True)]
+def _improved(form: Form, kernels: Sequence[Array], kernel: Float64Array, metric: Array) -> list[Float64Array]:
+    """Kernels of the stages by alternating least squares."""
+    target = kernel.reshape(len(kernel), -1)
+    found, _ = fit(form.expression(), form.factors(kernels), target, metric, sweeps=_SWEEPS, tolerance=_RESTS)
+    return form.kernels(found)

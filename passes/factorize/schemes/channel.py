@@ -25,6 +25,7 @@ class ChannelScheme(ChainScheme):
     """
 
     name: ClassVar[str] = "channel"
+    closed: ClassVar[bool] = True
 
     def refuse(self, site: Site) -> None:
         """Nothing but what is no layer."""
@@ -50,14 +51,6 @@ class ChannelScheme(ChainScheme):
         """By singular values."""
         left, right = whitened_svd(kernel.reshape(len(kernel), -1), metric).split(ranks[0])
         return right, left
-
-    def fitted(
-        self, form: Form, kernel: Float64Array, metric: Array | None, ranks: Ranks, seed: int
-    ) -> Sequence[Float64Array]:
-        """The start is the end."""
-        narrow, wide = form.stages
-        right, left = self.nearest(kernel, metric, ranks, seed)
-        return right.reshape(narrow.shape(form.layer)), left.reshape(wide.shape(form.layer))
 
     def values(self, site: Site, target: Array, metric: Array | None) -> Float64Array:
         """The error of outputs (of weights, without a metric) at rank r is the root of Σ values[r:]²; of all groups."""

@@ -12,8 +12,9 @@ import onnx_graphsurgeon as gs
 from onnxpress.passes.factorize.chain import Link
 from onnxpress.passes.factorize.conv import along
 from onnxpress.passes.factorize.rank import Cost, Products
-from onnxpress.passes.factorize.schemes.base import Ranks, as_stored
+from onnxpress.passes.factorize.schemes.base import Factors, as_stored
 from onnxpress.passes.factorize.schemes.layer import Layer
+from onnxpress.passes.factorize.schemes.ranks import Ranks
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.groupings import IntArray, block_diagonal
 from onnxpress.passes.selection import RefusalError
@@ -134,7 +135,15 @@ class GroupScheme:
         """
         raise RefusalError("is to be parted into groups, of which variational Bayes knows nothing")
 
-    def fit(self, site: Site, target: Array, metric: Array | None, ranks: Ranks, seed: int) -> GroupFactors:
+    def fit(
+        self,
+        site: Site,
+        target: Array,
+        metric: Array | None,
+        ranks: Ranks,
+        seed: int,
+        start: Factors | None = None,
+    ) -> GroupFactors:
         """As `Scheme.fit`; for the groups that are found the weights are exact."""
         layer = Layer.of(site)
         seen = None if metric is None else metric[0]

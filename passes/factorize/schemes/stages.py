@@ -143,3 +143,12 @@ class Form:
         writes, reads, *sides = kernel.shape
         wide = kernel.reshape(groups, writes // groups, reads, *sides)
         return Link(stage.suffix, wide.swapaxes(1, 2).reshape(groups * reads, writes // groups, *sides), attributes)
+
+
+def levelled(kernels: Sequence[Array]) -> list[Array]:
+    """The same product by kernels of equal root mean square, so that narrow types hold all of them."""
+    sizes = np.array([float(np.sqrt(np.mean(np.square(kernel)))) for kernel in kernels])
+    if not (sizes > 0).all():
+        return list(kernels)
+    common = float(np.exp(np.log(sizes).mean()))
+    return [kernel * (common / size) for kernel, size in zip(kernels, sizes, strict=True)]

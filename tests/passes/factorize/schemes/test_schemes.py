@@ -85,6 +85,17 @@ def test_a_metric_brings_its_own_error_down(scheme, groups, site_of):
 
 
 @pytest.mark.parametrize("scheme", KERNELS, ids=lambda each: each.name)
+def test_other_factors_are_a_start_as_good_as_any(scheme, site_of):
+    site = site_of((16, 8, 3, 3))
+    ranks, metric, target = scheme.ladder(site, 4)[1], metric_of(site), rows_of(site).astype(float)
+    first = scheme.fit(site, target, metric_of(site, seed=1), ranks, 0)
+    again = scheme.fit(site, target, metric, ranks, 0, first)
+    assert lost(site, again.dense(), metric) <= min(
+        lost(site, first.dense(), metric), 1.1 * lost(site, scheme.fit(site, target, metric, ranks, 0).dense(), metric)
+    )
+
+
+@pytest.mark.parametrize("scheme", KERNELS, ids=lambda each: each.name)
 def test_a_step_up_costs_more_and_errs_less(scheme, site_of):
     site = site_of()
     target = rows_of(site).astype(float)
