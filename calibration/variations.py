@@ -8,6 +8,7 @@ synonyms: Wang and Yang, "That's So Annoying!!!" (2015); Jiao et al., "TinyBERT"
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxpress.calibration.batches import Array, Sample
+from onnxpress.calibration.batches import Array, Batch, Sample
 from onnxpress.calibration.feeds import Feed
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, find_sites
@@ -41,6 +42,12 @@ _FEWEST = 64
 _CONSTANT = 0.5
 """Part of the rows that have a token: from there on it is a mark (start, end), or too common to need others."""
 
+_MARKED = 0.9
+"""Part of the rows that begin or end with one token: from there on it marks texts, so rows are texts."""
+
+_TOGETHER = 1024
+"""Tokens of a batch and its copies that may be put together."""
+
 _ENDS = 0.1
 """Part of the rows that begin or end with a token: from there on it is a mark or padding."""
 
@@ -53,15 +60,13 @@ class Variations:
     """Samples, and varied ones behind them.
 
     Attributes:
-        feed: the given samples, then the others; the given feed itself where there are none.
-        given: batches that were given.
-        added: batches of varied samples.
+        feed: the given samples with the others; the given feed itself where there are none.
+        copies: varied ones of each sample.
         tokens: that were given, of the input that has most.
     """
 
     feed: Feed
-    given: int = 0
-    added: int = 0
+    copies: int = 0
     tokens: int = 0
 
 
@@ -97,27 +102,48 @@ def with_variations(model: Model, feed: Feed, *, rows: int, seed: int = 0) -> Va
     )
     if not lexicons:
         return Variations(feed)
-    varied = Feed(_Varied(feed, lexicons, copies, seed), count=given * (1 + copies), warnings=feed.warnings)
-    return Variations(varied, given, given * copies, tokens)
+    together = 1
+    if _has_free_rows(model) and all(each.marked for each in seen.values() if each.varies):
+        together = max(1, min(1 + copies, _TOGETHER * given // tokens))
+    count = given * math.ceil((1 + copies) / together)
+    varied = _Varied(feed, lexicons, copies, together, seed)
+    return Variations(Feed(varied, count=count, warnings=feed.warnings), copies, tokens)
+
+
+def _has_free_rows(model: Model) -> bool:
+    """Whether all inputs have one open first axis, so that batches may be put together."""
+    first = {spec.shape[0] if spec.shape else 0 for spec in model.inputs}
+    return len(first) == 1 and not isinstance(next(iter(first)), int)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Varied:
-    """The samples, and then copies with other tokens; the same at each walk. None has labels."""
+    """The samples, then copies of them with other tokens; the same at each walk. None has labels.
+
+    So many as are to be together come in one batch, so that all batches are about as large, and none is held out of a
+    fit without its copies.
+    """
 
     feed: Feed
     lexicons: Mapping[str, _Lexicon]
     copies: int
+    together: int
     seed: int
 
     def __iter__(self) -> Iterator[Sample]:
-        for batch in self.feed:
-            yield Sample(batch)
-        for copy in range(self.copies):
+        for first in range(0, 1 + self.copies, self.together):
+            some = range(first, min(first + self.together, 1 + self.copies))
             for number, batch in enumerate(self.feed):
-                draw = np.random.default_rng((self.seed, copy, number))
-                changed = {name: each.varied(batch[name], draw) for name, each in self.lexicons.items()}
-                yield Sample({**batch, **changed})
+                parts = [self._copy(batch, copy, number) for copy in some]
+                whole = {name: np.concatenate([each[name] for each in parts]) for name in batch}
+                yield Sample(whole if len(parts) > 1 else parts[0])
+
+    def _copy(self, batch: Batch, copy: int, number: int) -> Batch:
+        """The batch itself, or one with other tokens."""
+        if not copy:
+            return batch
+        draw = np.random.default_rng((self.seed, copy, number))
+        return {**batch, **{name: each.varied(batch[name], draw) for name, each in self.lexicons.items()}}
 
 
 class _Seen:
@@ -152,6 +178,11 @@ class _Seen:
             stay.update(token for token, rows in counts.items() if rows > 1 and rows >= part * self._rows)
         tokens = np.concatenate(self._pieces)
         return np.asarray(tokens[~np.isin(tokens, sorted(stay))])
+
+    @property
+    def marked(self) -> bool:
+        """Whether nearly all rows begin, or end, with one token: then each row is a text."""
+        return self._rows > 1 and max(self._ends.values(), default=0) >= _MARKED * self._rows
 
     @property
     def varies(self) -> bool:

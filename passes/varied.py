@@ -22,9 +22,9 @@ def with_varied(model: Model, bench: Workbench, report: Report) -> Workbench:
     if bench.feed is None:
         return bench
     varied = with_variations(model, bench.feed, rows=ROWS, seed=bench.seed)
-    if varied.added:
+    if varied.copies:
         report.warnings.append(
-            f"the samples hold {varied.tokens} tokens, which is few: {varied.added} variations of their {varied.given} "
-            "batches teach, too; more samples of your own do better"
+            f"the samples hold {varied.tokens} tokens, which is few: {varied.copies} variations of each teach, too; "
+            "more samples of your own do better"
         )
     return replace(bench, feed=varied.feed)

@@ -51,12 +51,32 @@ def test_given_samples_come_first_and_the_rest_has_other_tokens(reader):
     feed = feed_of(reader, *texts())
     found = with_variations(reader, feed, rows=100)
     ids = ids_of(found.feed)
-    assert (found.given, found.added, found.tokens) == (2, 8, 20)
+    assert (found.copies, found.tokens) == (4, 20)
     assert found.feed.count == len(ids) == 10
     for given, each in zip(texts(), ids, strict=False):
         np.testing.assert_array_equal(each, given)
     assert all((each != np.asarray(texts()[number % 2])).any() for number, each in enumerate(ids[2:]))
     assert all(each.dtype == np.int32 and each.min() >= 0 and each.max() < TOKENS for each in ids)
+
+
+def test_copies_of_texts_come_together_where_rows_are_free(save_model, table):
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["y"])]
+    types = {"ids": TensorProto.INT64}
+    model = Model.load(save_model(nodes, {"ids": ["n", "s"]}, ["y"], weights={"table": table}, types=types))
+
+    def varied(*batches):
+        feed = open_feed([{"ids": np.asarray(each)} for each in batches], inputs=model.inputs)
+        return with_variations(model, feed, rows=100)
+
+    found = varied(*texts())
+    assert (found.copies, found.feed.count) == (4, 2)
+    for given, each in zip(texts(), ids_of(found.feed), strict=True):
+        assert each.shape == (10, 5)
+        np.testing.assert_array_equal(each[:2], given)
+        assert len(np.unique(each, axis=0)) > 5
+    # rows without a mark at their ends need not be texts
+    found = varied(*(np.asarray(each)[:, 1:-1].T for each in texts()))
+    assert {each.shape for each in ids_of(found.feed)} == {(3, 2)}
 
 
 def test_marks_and_padding_stay_where_they_are(reader):
@@ -96,7 +116,7 @@ def test_plenty_of_tokens_are_left_as_they_are(reader):
     feed = feed_of(reader, *texts())
     found = with_variations(reader, feed, rows=39)
     assert found.feed is feed
-    assert found.added == 0
+    assert found.copies == 0
 
 
 @pytest.mark.parametrize(
