@@ -125,6 +125,7 @@ class Contest:
         bounds: of one piece of work.
         batches: rows of the batches that are timed, each by itself: figures `faster_1`, `faster_32`, and `faster` is
             the least of them. None times batches as the test feed has them.
+        judged: batches whose outputs are compared.
     """
 
     model: str
@@ -133,6 +134,7 @@ class Contest:
     seconds: float
     bounds: Bounds
     batches: tuple[int, ...] = ()
+    judged: int = JUDGED
 
     def run(self, console: Console) -> list[Row]:
         """Do every case, judge every result, time them all."""
@@ -155,7 +157,7 @@ class Contest:
         with Runner(source, threads=self.threads) as runner:
             test = open_feed(entry.feed, inputs=runner.input_specs)
         metric = load_metric(entry.metric) if entry.metric else None
-        return Judge.of(source, samples.spread(test, JUDGED), test, metric, self.threads)
+        return Judge.of(source, samples.spread(test, self.judged), test, metric, self.threads)
 
     def _make(self, case: Case, folder: Path, judge: Judge, made: dict[str, Path]) -> Row:
         """Do one case; a result that runs joins `made`."""

@@ -6,7 +6,7 @@
 Each case runs in a fresh interpreter; results are judged on samples that it never saw. Results of one model are timed
 in turns with its normalised float self. Those that no other result beats in both speed and SQNR, or in both speed and
 metric, are marked. Promises that do not hold end the run with status 1, after a table of singular values that tells
-what ranks would allow.
+what ranks would allow. Results are written after each model, beside those of other models in the file.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from benchmarks.contest import NORMALISED, Contest, Row, Wish
 from benchmarks.factorization_cases import BATCHES, CASES, PROMISES, PUBLISHED
 from benchmarks.peers import Bounds
 from onnxpress.host import cores, machine, versions
+
+JUDGED = 16
+"""Batches whose outputs are compared: all 64 photographs of open_nsfw."""
 
 ALONE = ", weights alone"
 """How names of cases without samples end."""
@@ -58,6 +61,7 @@ def contest_of(model: str, texts: Sequence[str], options: argparse.Namespace) ->
         seconds=options.seconds,
         bounds=Bounds(seconds=options.timeout, nbytes=int(options.memory * 1e9)),
         batches=BATCHES.get(model, ()),
+        judged=JUDGED,
     )
 
 
@@ -160,13 +164,24 @@ def plot(found: Mapping[str, Sequence[Row]], file: Path) -> None:
     figure.savefig(file)
 
 
+def note(file: Path, model: str, told: Mapping[str, object]) -> None:
+    """Write what came of one model into a file of results, beside what it holds of others on this machine."""
+    here = {"machine": machine(), "versions": versions()}
+    before = json.loads(file.read_text()) if file.exists() else {}
+    same = all(before.get(name) == each for name, each in here.items())
+    models = {**(before["models"] if same else {}), model: told}
+    written = file.with_suffix(".part")
+    written.write_text(json.dumps({**here, "models": models}, indent=1) + "\n")
+    written.replace(file)
+
+
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(PROMISES), choices=list(PROMISES), metavar="NAME")
     parser.add_argument("--cases", nargs="+", default=[""], metavar="TEXT", help="only those whose names hold one")
     parser.add_argument("--threads", type=int, default=cores())
-    parser.add_argument("--seconds", type=float, default=5.0, help="of timing, for each result")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of timing, for each result")
     parser.add_argument("--memory", type=float, default=8.0, help="GB at which a piece of work is ended")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds after which a piece of work is ended")
     parser.add_argument("--spectra", action="store_true", help="singular values also where promises hold")
@@ -180,22 +195,21 @@ def main() -> int:
     options = arguments().parse_args()
     console = Console(width=220)
     found: dict[str, list[Row]] = {}
-    models: dict[str, object] = {}
     settings = {name: value for name, value in vars(options).items() if name not in ("json", "plot")}
     failed: list[str] = []
     for model in options.models:
         found[model] = rows = contest_of(model, options.cases, options).run(console)
         console.print(table(model, rows))
         wrong = broken(model, rows)
-        models[model] = told = {"cases": [row.plain() for row in rows], "as_promised": keeping(rows, PROMISES[model])}
+        told = {"cases": [row.plain() for row in rows], "as_promised": keeping(rows, PROMISES[model])}
         if wrong or options.spectra:
             layers = spectra.spectra(model, options.threads)
-            console.print(spectra.table(model, layers))
-            told["spectra"] = spectra.plain(layers)
+            whole = spectra.allowed(model, options.threads)
+            console.print(spectra.table(model, layers, whole))
+            told["spectra"] = spectra.plain(layers, whole)
         failed += wrong
         if options.json:  # after each model, so that nothing is lost
-            content = {"machine": machine(), "versions": versions(), "options": settings, "models": models}
-            options.json.write_text(json.dumps(content, indent=1) + "\n")
+            note(options.json, model, told | {"options": settings})
     if options.plot:
         plot(found, options.plot)
     for each in failed:

@@ -206,6 +206,7 @@ def open_feed(
 
     Args:
         source: one of
+
             - a dict of arrays by input name, stacked on axis 0 (see `Stack`), and perhaps `labels`;
             - a path to an .npz file of such arrays, or to an .npy file for a model of one input;
             - a path to a folder of .npy or .npz files, a batch a file (see `Folder`);

@@ -16,6 +16,7 @@ import numpy as np
 from onnxpress.calibration.batches import Array, Batch
 from onnxpress.calibration.profile import count_nodes
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError, ProviderError
+from onnxpress.rewriter.packed import refuse_packed
 from onnxpress.rewriter.specs import InputSpec
 
 # onnxruntime and onnx are imported where they are used: importing onnxpress stays light.
@@ -256,6 +257,8 @@ class Runner:
             raise ProviderError(_absent(missing, "was built without it"))
         if isinstance(self._model, Path) and not self._model.is_file():
             raise ModelError(f"no file {self._model}; check the path")
+        if isinstance(self._model, Path):
+            refuse_packed(self._model)
         model = self._model if isinstance(self._model, bytes) else str(self._model)
         try:
             session = onnxruntime.InferenceSession(model, options, providers=list(self.providers))

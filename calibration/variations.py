@@ -33,7 +33,7 @@ _MOVED = 0.5
 _NEIGHBOURS = 64
 """Nearest tokens that one is drawn from, the token itself among them; at most an eighth of the table."""
 
-_MOST = 32
+_MOST = 96
 """Copies of each sample at most."""
 
 _FEWEST = 64

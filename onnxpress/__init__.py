@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from onnxpress.passes.factorize.auto import Factorize
     from onnxpress.passes.factorize.cp import FactorizeCP
     from onnxpress.passes.factorize.groups import FactorizeGroups
+    from onnxpress.passes.factorize.merge import MergeProducts
     from onnxpress.passes.factorize.separable import FactorizeSeparable
     from onnxpress.passes.factorize.spatial import FactorizeSpatial
     from onnxpress.passes.factorize.svd import FactorizeSVD
@@ -116,6 +117,7 @@ _HOMES = {
     "FactorizeTrain": "passes.factorize.train",
     "FactorizeSeparable": "passes.factorize.separable",
     "FactorizeGroups": "passes.factorize.groups",
+    "MergeProducts": "passes.factorize.merge",
     "StructureCirculant": "passes.structure.circulant",
     "StructureToeplitz": "passes.structure.toeplitz",
     "StructureFastfood": "passes.structure.fastfood",
@@ -175,6 +177,7 @@ __all__ = [
     "FactorizeTrain",
     "FactorizeSeparable",
     "FactorizeGroups",
+    "MergeProducts",
     "StructureCirculant",
     "StructureToeplitz",
     "StructureFastfood",

@@ -32,10 +32,21 @@ def above_zero(value: float | None) -> float | None:
 
 def startable(threads: int | None) -> int | None:
     """Refuse so many threads that the system may not start them, or only crawls."""
+    return _at_most(threads, what="threads")
+
+
+def employable(jobs: int | None) -> int | None:
+    """Refuse so many workers likewise, and none."""
+    if jobs is not None and jobs < 1 and jobs != -1:
+        raise typer.BadParameter(f"{jobs} is no number of workers; give 1 or more, or -1 for one each core")
+    return _at_most(jobs, what="workers")
+
+
+def _at_most(count: int | None, *, what: str) -> int | None:
     most = max(64, 4 * (os.cpu_count() or 1))
-    if threads is not None and threads > most:
-        raise typer.BadParameter(f"{threads} threads are too many for this machine; give {most} at most")
-    return threads
+    if count is not None and count > most:
+        raise typer.BadParameter(f"{count} {what} are too many for this machine; give {most} at most")
+    return count
 
 
 Existing = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.")]
@@ -56,6 +67,16 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, callback=startable, help="Threads inside an operator."),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", metavar="N", callback=employable, help="Workers for independent work; -1 for one each core."
+    ),
+]
+EngineName = Annotated[
+    str | None, typer.Option("--engine", metavar="NAME", help="Where they run: loky, threading, dask or ray.")
+]
+Address = Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="The scheduler of dask or ray.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything random.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write a JSON report; - for standard output, alone there.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxpress.artifact import check_output, check_places, deliver, files_of, scratch
+from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Metric, load_metric
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import Runner
@@ -18,6 +19,7 @@ from onnxpress.recipe import Limits, Recipe, load, locate
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.runtime import check_runtime
+from onnxpress.search.budget import Budget
 from onnxpress.transport import check_transport, pack, packed_path
 from onnxpress.verification import provider_names, samples_for
 
@@ -26,7 +28,8 @@ def compress(
     model: str | Path | Model,
     out: str | Path,
     *,
-    recipe: str | Path | Recipe | Sequence[Pass] = "balanced",
+    recipe: str | Path | Recipe | Sequence[Pass] | None = None,
+    budget: Budget | None = None,
     data: object = None,
     test: object = None,
     metric: Metric | str | None = None,
@@ -38,16 +41,21 @@ def compress(
     bench_seconds: float = 5.0,
     keep: bool = False,
     transport: str | None = None,
+    folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CompressionResult:
-    """Compress a model by a recipe, verify and time the result, and put it at `out`.
+    """Compress a model by a recipe, or by a search within a budget, verify and time the result, and put it at `out`.
 
-    The result appears whole or not at all; the input is never changed.
+    The result appears whole or not at all; the input is never changed. A search that comes to nothing puts the input
+    itself there, byte for byte where it is one file, and says why in the error.
 
     Args:
         model: a file, or a model in memory.
         out: where the result goes; a file there is replaced.
-        recipe: a built-in recipe by name, a recipe file, or passes in order.
+        recipe: a built-in recipe by name, a recipe file, or passes in order; None is `balanced` without a budget.
+        budget: what is to be gained and what it may cost, for a search over all families of passes in place of a
+            recipe. Half of the samples to judge by choose between candidates, the others judge what was chosen; where
+            there are none, `data` is parted, and a quarter of it judges.
         data: samples for the passes, anything `open_feed` takes; None makes inputs up, with a warning.
         test: samples to judge by; None judges by `data`.
         metric: the task's own measure, `top1` or `module:function`.
@@ -59,6 +67,8 @@ def compress(
         bench_seconds: that timing takes about, on each provider.
         keep: write the result even where a limit is not met.
         transport: `zst` writes each file of the result once more, compressed, beside it: `out` with `.zst` behind it.
+        folder: of a search that is to go on where it was interrupted; made where it is missing. It keeps what was
+            measured and some models. None: beside `out`, removed at the end.
         progress: told about each stage.
 
     Returns:
@@ -75,7 +85,7 @@ def compress(
     began = time.perf_counter()
     check_runtime()
     check_transport(transport)
-    order = _order(recipe, metric, limits)
+    order = _order(recipe, budget, metric, limits)
     out = Path(out)
     places = {"output": out, "transport": packed_path(out, transport) if transport else None}
     check_places(places, models=[model], sources=_read(recipe, data, test, order.recipe.passes))
@@ -87,24 +97,19 @@ def compress(
         seed=seed,
         progress=progress or Silent(),
     )
-    with scratch(out) as folder:
-        source, loaded = _source(model, folder)
+    with scratch(out) as beside:
+        source, loaded = _source(model, beside)
         with Runner(source, threads=threads) as runner:
             feed = samples_for(runner, data, limit=samples, seed=seed)
-            judging = feed if test is None else samples_for(runner, test, seed=seed)
-        making = Making(
-            loaded, source, folder / out.name, order.recipe, replace(told, feed=feed), judging, bench_seconds
-        )
-        making.try_input()
-        result = making.result(order.limits)
-        warnings = [*feed.warnings, *result.verification.warnings, *making.notes]
-        warnings += cautions(result, calibrated=data is not None, separate=test is not None)
-        result = replace(
-            result, warnings=tuple(dict.fromkeys(warnings)), source=None if isinstance(model, Model) else source
-        )
-        if not result.unmet or keep:
-            packed = pack(folder / out.name, transport) if transport else None
-            deliver(folder / out.name, out, keep=files_of(model))
+            judging = None if test is None else samples_for(runner, test, seed=seed)
+        task = _Task(loaded, source, beside / out.name, replace(told, feed=feed), judging, bench_seconds)
+        result = _followed(task, order) if order.budget is None else _searched(task, order.budget, order.limits, folder)
+        told_of = cautions(result, calibrated=data is not None, separate=judging is not None)
+        warnings = tuple(dict.fromkeys((*result.warnings, *told_of)))
+        result = replace(result, warnings=warnings, source=None if isinstance(model, Model) else source)
+        if not result.unmet or keep or (order.budget is not None and result.version == "original"):
+            packed = pack(beside / out.name, transport) if transport else None
+            deliver(beside / out.name, out, keep=files_of(model))
             result = replace(result, path=out, transport=packed and packed.moved(out.parent))
     result = replace(result, seconds=time.perf_counter() - began)
     if result.unmet:
@@ -113,26 +118,77 @@ def compress(
 
 
 @dataclass(frozen=True, slots=True)
+class _Task:
+    """What is compressed, and by what it is judged.
+
+    Attributes:
+        judging: samples to judge by; None where those of the workbench do.
+    """
+
+    model: Model
+    source: Path
+    made: Path
+    bench: Workbench
+    judging: Feed | None
+    seconds: float
+
+    @property
+    def feed(self) -> Feed:
+        """Samples for the passes."""
+        assert self.bench.feed is not None
+        return self.bench.feed
+
+
+def _followed(task: _Task, order: _Order) -> CompressionResult:
+    """By a recipe."""
+    judging = task.judging or task.feed
+    making = Making(task.model, task.source, task.made, order.recipe, task.bench, judging, task.seconds)
+    making.try_input()
+    result = making.result(order.limits)
+    return replace(result, warnings=(*task.feed.warnings, *result.verification.warnings, *making.notes))
+
+
+def _searched(task: _Task, budget: Budget, limits: Limits, folder: str | Path | None) -> CompressionResult:
+    """By a search."""
+    from onnxpress.search.run import Contest  # brings all families of passes
+
+    place = task.made.parent / "search" if folder is None else Path(folder)
+    contest = Contest(task.model, task.source, task.made, budget, task.bench, task.judging, task.seconds, limits)
+    return contest.result(place)
+
+
+@dataclass(frozen=True, slots=True)
 class _Order:
     """What is wanted."""
 
     recipe: Recipe
+    budget: Budget | None
     metric: Metric | None
     limits: Limits
 
 
-def _order(recipe: str | Path | Recipe | Sequence[Pass], metric: Metric | str | None, limits: Limits | None) -> _Order:
+def _order(
+    recipe: str | Path | Recipe | Sequence[Pass] | None,
+    budget: Budget | None,
+    metric: Metric | str | None,
+    limits: Limits | None,
+) -> _Order:
     """What is wanted, once it is clear that it can be measured.
 
     Raises:
         ConfigError: a recipe or metric that cannot be used.
     """
+    if budget is not None and recipe is not None:
+        raise ConfigError("a budget searches for what a recipe would say: give a goal or a recipe, not both")
+    recipe = ([] if budget is not None else "balanced") if recipe is None else recipe
     plan = recipe if isinstance(recipe, Recipe) else _recipe(recipe)
     measure = load_metric(metric) if isinstance(metric, str) else metric
     merged = _merged(plan.limits, limits)
     if merged.max_drop is not None and measure is None:
         raise ConfigError(f"max_drop {merged.max_drop} needs a metric to fall: give top1 or module:function")
-    return _Order(plan, measure, merged)
+    if budget is not None and budget.max_drop is not None and measure is None:
+        raise ConfigError(f"max_drop {budget.max_drop} needs a metric to fall: give top1 or module:function")
+    return _Order(plan, budget, measure, merged)
 
 
 def _read(recipe: object, data: object, test: object, passes: Sequence[Pass]) -> dict[str, object]:

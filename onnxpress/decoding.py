@@ -31,7 +31,7 @@ def decode_file(model: str | Path, out: str | Path) -> tuple[int, int]:
     check_places({"output": out}, models=[Path(model)])
     check_output(out)
     loaded = Model.load(model)
-    count = len(decoded_weights(loaded))
+    count = len(decoded_weights(loaded)) + len(loaded.sparse_weights())
     with scratch(out) as folder:
         Decode()(loaded, Workbench()).model.save(folder / out.name)
         return count, deliver(folder / out.name, out, keep=Artifact.of(model).files).nbytes

@@ -22,6 +22,7 @@ from onnxpress.rewriter.shapes import Shapes, infer_shapes
 from onnxpress.rewriter.sites import Site, find_sites
 from onnxpress.rewriter.specs import InputSpec
 from onnxpress.rewriter.walk import nodes
+from onnxpress.rewriter.weights import SparseForm, values_of
 from onnxpress.structure import Coupling, couplings_of
 
 FAMILIES = ("prune", "share", "factorize", "quantize", "encode")
@@ -89,6 +90,7 @@ class Inspection:
         other_bytes: of all other constants.
         other_multiply_adds: of products that involve no weight, and of nodes whose weights are encoded or quantized.
         encoded: weights that are stored encoded, which passes do not see.
+        sparse: weights that are sparse initializers, which passes see dense.
         couplings: groups of axes that are one dimension, in graph order.
         open_dims: sizes that a caller chooses, counted as 1 in multiply-adds: by name, or `input:axis` without one.
     """
@@ -104,6 +106,7 @@ class Inspection:
     other_bytes: int
     other_multiply_adds: int
     encoded: int
+    sparse: int
     couplings: tuple[Coupling, ...]
     open_dims: tuple[str, ...]
 
@@ -160,9 +163,10 @@ def examine(subject: Subject) -> Inspection:
         nodes=Counter(node.op for _, node in nodes(model.graph)),
         nodes_before=subject.nodes_before,
         layers=tuple(_layer(site, costs[id(site)], couplings) for site in sites),
-        other_bytes=model.weight_bytes() - sum(site.nbytes for site in sites),
+        other_bytes=model.weight_bytes() - sum(values_of(site.weight).stored_bytes for site in sites),
         other_multiply_adds=sum(each.count for each in others if each is not None),
         encoded=len(decoded_weights(model)),
+        sparse=len(model.sparse_weights()),
         couplings=couplings,
         open_dims=_open_dims(model.inputs) if any(each.open_dims for each in every) else (),
     )
@@ -236,13 +240,16 @@ def _share(distinct: int | None) -> Option:
 
 def _factorize(site: Site) -> Option:
     """The largest rank r at which two factors, r·(out + in·kernel) weights, are fewer than out·in·kernel."""
-    if site.op not in ("Conv", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"):
+    recurrent = site.op in ("LSTM", "GRU", "RNN")
+    if not recurrent and site.op not in ("Conv", "Gemm", "MatMul", "Gather", "FusedConv", "FusedGemm", "FusedMatMul"):
         return Option(False, "no product")
+    if recurrent and site.uses[0].index != 1:
+        return Option(False, "reads the state")
     if site.groups > 1:
         return Option(False, "grouped")
-    if "batch" in site.axes:
+    if "batch" in site.axes and not recurrent:
         return Option(False, "stacked")
-    out = site.shape[site.axis("out")]
+    out = math.prod(size for size, axis in zip(site.shape, site.axes, strict=True) if axis in ("batch", "out"))
     inside = site.size // out
     rank = math.ceil(site.size / (out + inside)) - 1
     return Option(True, f"rank ≤ {rank}") if rank >= 1 else Option(False, "too thin")
@@ -259,6 +266,8 @@ def _quantize(site: Site) -> Option:
 
 
 def _encode(site: Site, zeros: float, distinct: int | None) -> Option:
+    if isinstance(values_of(site.weight), SparseForm):
+        return Option(True, "sparse")
     if distinct is not None:
         bits = next(b for b in (1, 2, 4, 8) if distinct <= 2**b)
         return Option(True, f"{bits}-bit codes")

@@ -9,14 +9,49 @@ from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PydanticUserError, ValidationError, create_model
 
 from onnxpress.passes.base import Pass
-from onnxpress.passes.registry import find, known, suggest
+from onnxpress.passes.registry import BUILT_IN, find, known, suggest
 from onnxpress.rewriter.errors import ConfigError
 
 SITES = ("include", "exclude")
 """Options that a recipe may also group under `sites:`."""
+OVERRIDES = "overrides"
+"""Where a recipe gives some sites other options."""
+
+
+def read_entry(entry: object, where: str) -> tuple[Pass, ...]:
+    """The passes of one entry: more than one where `overrides:` gives some sites other options.
+
+    `share-kmeans: {bits: 4, overrides: {"*head*": {bits: 8}}}` is two passes: one on all but the heads, one on these. A
+    site that several globs match goes by the first of them.
+
+    Args:
+        entry: as YAML gives it.
+        where: file and field, for errors.
+
+    Raises:
+        ConfigError: as `read_pass`.
+    """
+    kind, options = _parted(entry, where)
+    if OVERRIDES not in options or OVERRIDES in options_of(kind):
+        return (_made(kind, options, where),)
+    rest = _with_sites(kind, {key: each for key, each in options.items() if key != OVERRIDES}, where)
+    others = options[OVERRIDES]
+    if not set(SITES) <= options_of(kind):
+        raise ConfigError(f"{where}.{OVERRIDES}: {kind.name} works on the whole model; leave it out")
+    if not isinstance(others, Mapping) or not all(isinstance(each, Mapping) for each in others.values()):
+        raise ConfigError(f"{where}.{OVERRIDES}: write {{glob: {{option: value}}}}, not {others!r}")
+    globs = [*getattr(_made(kind, rest, where), "exclude", ())]
+    passes: list[Pass] = []
+    for glob, own in others.items():
+        place = f"{where}.{OVERRIDES}.{glob}"
+        if stray := {"sites", OVERRIDES, *SITES} & set(own):
+            raise ConfigError(f"{place}.{min(stray)}: the glob {glob!r} chooses the sites already; leave it out")
+        passes.append(_made(kind, {**rest, **own, "include": [str(glob)], "exclude": [*globs]}, place))
+        globs.append(str(glob))
+    return (_made(kind, {**rest, "exclude": globs}, where), *passes)
 
 
 def read_pass(entry: object, where: str) -> Pass:
@@ -29,6 +64,11 @@ def read_pass(entry: object, where: str) -> Pass:
     Raises:
         ConfigError: no such pass or option, or a value that the pass refuses; names the field.
     """
+    return _made(*_parted(entry, where), where)
+
+
+def _parted(entry: object, where: str) -> tuple[type[Pass], Mapping[str, object]]:
+    """The pass that an entry names, and its options."""
     if isinstance(entry, str):
         entry = {entry: None}
     if not isinstance(entry, Mapping) or len(entry) != 1:
@@ -40,7 +80,11 @@ def read_pass(entry: object, where: str) -> Pass:
         options = {}
     if not isinstance(options, Mapping):
         raise ConfigError(f"{where}.{name}: options are written {{option: value}}, not {options!r}")
-    kind = find(name)
+    return find(name), options
+
+
+def _made(kind: type[Pass], options: Mapping[str, object], where: str) -> Pass:
+    """A pass with its options."""
     values = _checked(kind, _with_sites(kind, options, where), where)
     try:
         return kind(**values)
@@ -50,15 +94,39 @@ def read_pass(entry: object, where: str) -> Pass:
 
 
 def schema_of(name: str) -> dict[str, JsonValue]:
-    """The JSON schema of a pass's options."""
+    """The JSON schema of a pass's options, as it stands in `definitions` under the name of the pass."""
     kind = find(name)
-    result = _model(kind).model_json_schema()
+    try:
+        result = _model(kind).model_json_schema()
+    except (PydanticUserError, NameError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise ConfigError(f"pass {name!r} has options of which no schema can be made: {why}") from error
     if set(SITES) <= set(result.get("properties", {})):
         globs = {"type": "array", "items": {"type": "string"}}
         sites = {"type": "object", "properties": dict.fromkeys(SITES, globs), "additionalProperties": False}
         result["properties"]["sites"] = sites
+        own = {key: {"$ref": f"#/definitions/{name}/properties/{key}"} for key in result["properties"]}
+        for key in ("sites", *SITES):
+            own.pop(key, None)
+        others = {"type": "object", "properties": own, "additionalProperties": False}
+        told = "other options for some sites, by glob; the first glob that matches counts"
+        result["properties"].setdefault(
+            OVERRIDES, {"type": "object", "description": told, "additionalProperties": others}
+        )
     result["description"] = (kind.__doc__ or "").partition("\n")[0]
     return result
+
+
+def broken() -> dict[str, str]:
+    """Passes of other distributions that cannot be used, and why, in a line each."""
+    found = {}
+    for name in known():
+        if name not in BUILT_IN:
+            try:
+                schema_of(name)
+            except ConfigError as error:
+                found[name] = str(error)
+    return found
 
 
 def options_of(kind: type[Pass]) -> frozenset[str]:
@@ -97,6 +165,7 @@ class Complaint(NamedTuple):
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         wish = first["msg"].replace("Input should be", "should be").replace("Value error, ", "")
         wish = wish.replace("a valid tuple", "a list")
+        wish = re.sub("a valid dictionary( or instance of \\w+)?", "a mapping", wish)
         return cls(first["type"], first["loc"], wish, first["input"])
 
 

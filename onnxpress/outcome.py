@@ -9,10 +9,10 @@ OnnxpressError
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from onnxpress.benchmark import Benchmark
 from onnxpress.parity import Verification
@@ -22,6 +22,12 @@ from onnxpress.passes.report import Report
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import LimitNotMet, OnnxpressError
 from onnxpress.transport import Transport
+
+if TYPE_CHECKING:
+    from onnxpress.difference import Difference
+    from onnxpress.search.bootstrap import Drop
+    from onnxpress.search.trial import Trial
+    from onnxpress.stages import Stage
 
 WORRYING = 10.0
 """SQNR in dB below which outputs differ so much that only a task's own metric can say whether it matters."""
@@ -37,8 +43,15 @@ class ResultError(OnnxpressError):
 class LimitsNotMet(LimitNotMet):
     """A limit does not hold; `result` tells what was measured."""
 
-    def __init__(self, result: CompressionResult) -> None:
-        kept = f"the model is in {result.path}" if result.path else "nothing was written (--keep would)"
+    def __init__(self, result: CompressionResult, *, kept: str | None = None) -> None:
+        """Say which.
+
+        Args:
+            result: of the run.
+            kept: what was written all the same, in words.
+        """
+        if kept is None:
+            kept = f"the model is in {result.path}" if result.path else "nothing was written (--keep would)"
         super().__init__(f"{'; '.join(result.unmet)}; {kept}")
         self.result = result
 
@@ -63,6 +76,12 @@ class CompressionResult:
         warnings: what the user must know although nothing failed.
         seconds: of the whole run.
         transport: the result as it travels; None where that was not asked for, or nothing was written.
+        gate: how sure it is that the metric fell by no more than it may; None where no confidence was asked for.
+        memory: bytes that loading and running take at most, of the input and of the result; None where that was not
+            the goal.
+        stages: the model after each pass, in order; empty where that was not measured.
+        trials: what a search tried, in order; empty where a recipe was followed.
+        difference: where the graphs of input and result differ; None where that was not looked at.
     """
 
     source: Path | None
@@ -80,6 +99,11 @@ class CompressionResult:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     transport: Transport | None = None
+    gate: Drop | None = None
+    memory: tuple[int, int] | None = None
+    stages: tuple[Stage, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    difference: Difference | None = None
 
     @property
     def ratio(self) -> float:
@@ -91,18 +115,98 @@ class CompressionResult:
         """How many times faster the result is, on the provider where it gains least."""
         return min(each.speedup for each in self.benchmarks)
 
+    def __repr__(self) -> str:
+        from onnxpress import notebook  # which shows results, so it imports this module
+
+        return notebook.of_result(self)
+
+    def _repr_html_(self) -> str:
+        from onnxpress import notebook
+
+        return notebook.result_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one limit holds.
+
+    Attributes:
+        gate: the limit, as `min_sqnr`; of parity with its provider, as `parity.CPUExecutionProvider`.
+        measured: what was measured; None where it was not.
+        limit: what it must keep to.
+        unit: of both, `dB`, `bytes`, `s`, `times`; empty for the metric's own.
+        holds: whether it does.
+        sentence: both in words.
+    """
+
+    gate: str
+    measured: float | None
+    limit: float
+    unit: str
+    holds: bool
+    sentence: str
+
 
 def unmet(result: CompressionResult, limits: Limits) -> Iterator[str]:
     """Each limit that does not hold, with the figures."""
-    drop, sqnr = result.verification.drop, result.verification.sqnr
-    if limits.max_drop is not None and drop is not None and not drop <= limits.max_drop:
-        yield f"{result.verification.metric} fell by {drop:.4g}, max_drop is {limits.max_drop:g}"
-    if limits.min_sqnr is not None and not sqnr >= limits.min_sqnr:
-        yield f"SQNR is {sqnr:.1f} dB, min_sqnr is {limits.min_sqnr:g}"
-    if limits.max_bytes is not None and result.bytes_after > limits.max_bytes:
-        yield f"the model takes {result.bytes_after:,} bytes, max_bytes is {limits.max_bytes:,}"
-    if limits.min_speedup is not None and not result.speedup >= limits.min_speedup:
-        yield f"the speed-up is {result.speedup:.2f}, min_speedup is {limits.min_speedup:g}"
+    return (each.sentence for each in verdicts(result, limits) if not each.holds)
+
+
+def verdicts(result: CompressionResult, limits: Limits) -> Iterator[Verdict]:
+    """Each stated limit, and whether it holds; what was not measured does not."""
+    if limits.max_drop is not None:
+        yield _drop(result, limits.max_drop, limits.confidence)
+    if limits.min_sqnr is not None:
+        sqnr, least = result.verification.sqnr, limits.min_sqnr
+        yield Verdict("min_sqnr", sqnr, least, "dB", sqnr >= least, f"SQNR is {sqnr:.1f} dB, min_sqnr is {least:g}")
+    if limits.max_bytes is not None:
+        nbytes, most = result.bytes_after, limits.max_bytes
+        said = f"the model takes {nbytes:,} bytes, max_bytes is {most:,}"
+        yield Verdict("max_bytes", nbytes, most, "bytes", nbytes <= most, said)
+    if limits.min_speedup is not None:
+        speed, wanted = result.speedup, limits.min_speedup
+        said = f"the speed-up is {speed:.2f}, min_speedup is {wanted:g}"
+        yield Verdict("min_speedup", speed, wanted, "times", speed >= wanted, said)
+    for provider, least in (limits.parity or {}).items():
+        yield _parity(result.verification, provider, least)
+    yield from _load(result.benchmarks, limits)
+
+
+def _drop(result: CompressionResult, limit: float, confidence: float | None) -> Verdict:
+    """How far the metric fell, and how sure that is where a confidence is stated."""
+    drop, metric, gate = result.verification.drop, result.verification.metric, result.gate
+    if drop is None:
+        return Verdict("max_drop", None, limit, "", False, f"no metric was measured, max_drop is {limit:g}")
+    said, sure = f"{metric} fell by {drop:.4g}", True
+    if confidence is not None:
+        sure = gate is not None and gate.probability is not None and gate.probability >= confidence
+        said = gate.describe() if gate is not None else f"{said}; how sure that is was not measured"
+        said += f"; confidence is {confidence:g}"
+    return Verdict("max_drop", drop, limit, "", drop <= limit and sure, f"{said}, max_drop is {limit:g}")
+
+
+def _parity(verification: Verification, provider: str, least: float) -> Verdict:
+    """The SQNR on one provider."""
+    gate = f"parity.{provider}"
+    found = [each.sqnr for each in verification.providers if each.provider == provider]
+    if not found:
+        return Verdict(
+            gate, None, least, "dB", False, f"nothing was measured on {provider}, its parity is {least:g} dB"
+        )
+    said = f"SQNR on {provider} is {found[0]:.1f} dB, its parity is {least:g}"
+    return Verdict(gate, found[0], least, "dB", found[0] >= least, said)
+
+
+def _load(benchmarks: Sequence[Benchmark], limits: Limits) -> Iterator[Verdict]:
+    """How long the result takes to load, on the provider where that is worst."""
+    if (most := limits.max_load_seconds) is not None:
+        worst = max(each.second.load_seconds for each in benchmarks)
+        said = f"loading takes {worst:.3g} s, max_load_seconds is {most:g}"
+        yield Verdict("max_load_seconds", worst, most, "s", worst <= most, said)
+    if (most := limits.max_load_ratio) is not None:
+        worst = max(each.second.load_seconds / each.first.load_seconds for each in benchmarks)
+        said = f"loading takes {worst:.2f} times as long as the input, max_load_ratio is {most:g}"
+        yield Verdict("max_load_ratio", worst, most, "times", worst <= most, said)
 
 
 def cautions(result: CompressionResult, *, calibrated: bool, separate: bool) -> Iterator[str]:

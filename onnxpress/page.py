@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from html import escape
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from onnxpress import tables
+from onnxpress.difference import Difference, between
 from onnxpress.host import machine, versions
 from onnxpress.outcome import CompressionResult
-from onnxpress.plots import draw, draw_curves, totals
+from onnxpress.passes.shown import clean
+from onnxpress.pictures import bars, curves, front, graph, layers
+from onnxpress.pictures.cells import heading
+from onnxpress.pictures.style import policy, script, style
 from onnxpress.report import write_text
+from onnxpress.rewriter.errors import ModelError
+from onnxpress.search.trial import Trial
 from onnxpress.sensitivity import families, table
+from onnxpress.stages import Stage
 from onnxpress.terminal import Table
-
-STYLE = """
-:root { color-scheme: light; --ink: #1c2430; --soft: #5b6675; --line: #e3e7ee; --blue: #2f6fde; --red: #c8553d; }
-body { margin: 0; background: #f5f7fa; color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
-main { max-width: 1060px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 0 0 12px; }
-.soft { color: var(--soft); margin: 0 0 24px; overflow-wrap: anywhere; }
-.cards { display: flex; flex-wrap: wrap; gap: 16px; margin-bottom: 24px; }
-.card { flex: 1 1 180px; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px; }
-.card b { display: block; font-size: 27px; line-height: 1.25; color: var(--blue); } .card span { color: var(--soft); }
-section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin-bottom: 20px;
-  overflow-x: auto; }
-section svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
-th { text-align: left; color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--line); }
-th, td { padding: 5px 14px 5px 0; vertical-align: top; } td { border-bottom: 1px solid #f0f2f6; }
-.right { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.note { color: var(--soft); font-size: 13px; margin: 8px 0 0; }
-.warn { border-left: 4px solid #e0a32e; } .bad { border-left: 4px solid var(--red); }
-ul { margin: 0; padding-left: 20px; }
-"""
 
 
 def write_page(result: CompressionResult, path: Path) -> None:
@@ -47,103 +33,182 @@ def write_page(result: CompressionResult, path: Path) -> None:
 
 def page(result: CompressionResult) -> str:
     """The report as HTML; every name out of the model is escaped."""
-    source = result.source.name if result.source else "a model in memory"
+    source = clean(result.source.name if result.source else "a model in memory")
     parts = [
-        f"<h1>{escape(source)}, recipe {escape(result.recipe.name)}</h1>",
-        f'<p class="soft">{escape(_origin(result))}</p>',
+        f"<h1>{source}, {'found by search' if result.trials else 'recipe'}: {clean(result.recipe.name)}</h1>",
+        f'<p class="soft top">{clean(_origin(result))}</p>',
         _cards(result),
         _list("Limits not met", result.unmet, "bad"),
         _list("Warnings", result.warnings, "warn"),
-        _plots(result),
+        _section("Before and after", bars.comparison(result)),
+        _waterfall(result),
+        _trials(result),
+        _layers(result),
         _sensitivity(result),
+        _section("What changed in the graph", _graph(result)),
         *(_table(each) for each in _tables(result) if each is not None),
     ]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(source)}: onnxpress</title>'
-        f"<style>{STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy()}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{source}: onnxpress</title><style>{style()}</style></head>"
+        f"<body><main>{''.join(parts)}</main><script>{script()}</script></body></html>\n"
     )
 
 
 def _origin(result: CompressionResult) -> str:
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     host = machine()
-    return f"{used}; {host['processor'] or host['machine']}, {host['cores']} cores, {host['system']}"
+    what = "" if result.version == "compressed" else f"the {result.version} model was delivered; "
+    return f"{what}{used}; {host['processor'] or host['machine']}, {host['cores']} cores, {host['system']}"
 
 
 def _cards(result: CompressionResult) -> str:
-    low, high = min((each.quartiles for each in result.benchmarks), default=(0.0, 0.0))
     cards = [
-        (f"{result.ratio:.1f}×", f"smaller: {tables.size(result.bytes_before)} → {tables.size(result.bytes_after)}"),
-        (f"{result.speedup:.2f}×", f"the speed; middle half of pairs {low:.2f} – {high:.2f}"),
-        (tables.decibel(result.verification.sqnr), "SQNR of the worst output"),
+        (f"{result.ratio:.1f}×", f"smaller: {tables.size(result.bytes_before)} → {tables.size(result.bytes_after)}")
     ]
+    if result.benchmarks:
+        low, high = min(result.benchmarks, key=lambda each: each.speedup).quartiles
+        cards.append((f"{result.speedup:.2f}×", f"the speed; middle half of pairs {low:.2f} – {high:.2f}"))
+    if result.verification.providers:
+        sqnr = result.verification.sqnr
+        cards.append(
+            ("not judged", "outputs that have no SQNR")
+            if math.isnan(sqnr)
+            else (tables.decibel(sqnr), "SQNR of the worst output")
+        )
     for each in result.verification.providers[:1]:
         if each.metric_before is not None:
             name, before = tables.metric_name(result.verification.metric), tables.number(each.metric_before)
             cards.append((tables.number(each.metric_after), f"{name}; {before} before"))
-    body = "".join(f'<div class="card"><b>{escape(big)}</b><span>{escape(text)}</span></div>' for big, text in cards)
+    if (gate := result.gate) is not None and gate.low is not None and gate.high is not None:
+        interval = f"{gate.confidence:.0%} interval {gate.low:.4f} to {gate.high:.4f}"
+        cards.append((f"{gate.value:.4f}", f"drop of the metric; {interval}, limit {gate.limit:g}"))
+    body = "".join(f'<div class="card"><b>{clean(big)}</b><span>{clean(text)}</span></div>' for big, text in cards)
     return f'<div class="cards">{body}</div>'
 
 
+def _section(title: str, content: str, kind: str = "") -> str:
+    """A part of the page; empty where it has nothing to say."""
+    named = f' class="{kind}"' if kind else ""
+    return f"<section{named}><h2>{clean(title)}</h2>{content}</section>" if content else ""
+
+
 def _list(title: str, lines: Sequence[str], kind: str) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<section class="{kind}"><h2>{title}</h2><ul>{items}</ul></section>' if lines else ""
+    items = "".join(f"<li>{clean(line)}</li>" for line in lines)
+    return _section(title, f"<ul>{items}</ul>" if items else "", kind)
 
 
-def _plots(result: CompressionResult) -> str:
-    sites = totals(result.reports)
-    return _picture("By layer", lambda: draw(sites)) if sites else ""
+def _waterfall(result: CompressionResult) -> str:
+    if not result.stages:
+        return ""
+    drawn = bars.waterfall(result.bytes_before, result.stages, delivered=result.bytes_after)
+    idle = any(each.name.startswith(("prune-", "share-", "binarize")) for each in _gainless(result))
+    note = '<p class="note">Zeros and shared values take less room only once encode stores them.</p>' if idle else ""
+    return _section("What each pass gained", f'<div class="falls">{drawn}</div>{note}')
+
+
+def _gainless(result: CompressionResult) -> list[Stage]:
+    """Stages after which the file is no smaller."""
+    sizes = [result.bytes_before, *(each.nbytes for each in result.stages)]
+    return [stage for old, stage in zip(sizes, result.stages, strict=False) if stage.nbytes >= old]
+
+
+def _trials(result: CompressionResult) -> str:
+    if not result.trials:
+        return ""
+    before = _start(result)
+    most = result.recipe.limits.max_drop if result.gate is None else result.gate.limit
+    drawn = front.draw(
+        result.trials,
+        front.Start(
+            result.bytes_before,
+            tables.metric_name(result.verification.metric),
+            before,
+            result.memory and result.memory[0],
+        ),
+        floor=None if before is None or most is None else before - most,
+        made=_delivered(result),
+    )
+    return _section("What the search tried", drawn)
+
+
+def _start(result: CompressionResult) -> float | None:
+    """The input's metric on the samples that trials were measured on, which are not those of the last judgement."""
+    for each in result.trials:
+        if each.metric is not None and each.drop is not None and math.isfinite(each.metric + each.drop):
+            return each.metric + each.drop
+    return next((each.metric_before for each in result.verification.providers), None)
+
+
+def _delivered(result: CompressionResult) -> Trial | None:
+    """The trial whose model was delivered: the accepted one of its size, the best in the goal."""
+    fitting = [each for each in result.trials if each.accepted and each.nbytes == result.bytes_after]
+    return max(fitting, key=lambda each: each.gain, default=None) if result.version == "compressed" else None
+
+
+def _layers(result: CompressionResult) -> str:
+    found = layers.layers(result.reports)
+    if not found:
+        return ""
+    note = "Bars: grey before, blue after; red the relative error of the weights, ‖W − W'‖ / ‖W‖, over all passes."
+    return _section("By layer", f'<div class="scroll">{layers.table(found)}</div><p class="note">{note}</p>')
 
 
 def _sensitivity(result: CompressionResult) -> str:
     """Curves of error against ratio: the picture, and the figures below it."""
     found = families(result.reports)
-    if not found:
+    figures = table(result.reports, most=1000)
+    parts = [curves.draw(family) + _details(each) for family, each in zip(found, figures, strict=True)]
+    return _section("What each layer or group can spare", "".join(parts))
+
+
+def _graph(result: CompressionResult) -> str:
+    found = result.difference or _difference(result)
+    if found is None:
         return ""
-    figures = "".join(_table(each) for each in table(result.reports, most=1000))
-    return _picture("What each layer or group can spare", lambda: draw_curves(found)) + figures
+    done = {each.site: [f"{name}: {what}" for name, what in each.actions] for each in layers.layers(result.reports)}
+    return graph.section(found, actions=done)
 
 
-def _picture(title: str, drawn: Callable[[], str]) -> str:
+def _difference(result: CompressionResult) -> Difference | None:
+    """What changed, looked up in the files; None where one is not there any more."""
+    if result.source is None or result.path is None:
+        return None
     try:
-        picture = drawn()
-    except ImportError:
-        picture = '<p class="note">plots need matplotlib: pip install "onnxpress[report]"</p>'
-    return f"<section><h2>{title}</h2>{picture}</section>"
+        return between(result.source, result.path, result.reports if result.version == "compressed" else ())
+    except ModelError:
+        return None
 
 
 def _tables(result: CompressionResult) -> list[Table | None]:
-    changes = [
-        [
-            report.name,
-            change.site,
-            change.action,
-            "" if change.bytes_before is None else tables.size(change.bytes_before),
-            "" if change.bytes_after is None else tables.size(change.bytes_after),
-            "" if change.error is None else f"{change.error:.2%}",
-        ]
-        for report in result.reports
-        for change in report.changes
-    ]
-    columns = ("pass", "site", "what", ">before", ">after", ">error")
     return [
         tables.summary(result),
         *tables.verification(result.verification),
-        tables.benchmarks(result.benchmarks),
-        tables.passes(result.reports),
-        Table("changes", columns, changes) if changes else None,
+        tables.benchmarks(result.benchmarks) if result.benchmarks else None,
+        tables.passes(result.reports) if result.reports else None,
         tables.skips(result.reports, most=1000),
         tables.tensors(result.reports, most=1000),
         tables.harms(result.reports, most=100),
     ]
 
 
+def _details(table: Table) -> str:
+    return f"<details><summary>{clean(table.title)}, in figures</summary>{_grid(table)}</details>"
+
+
 def _table(table: Table) -> str:
+    return _section(table.title, _grid(table))
+
+
+def _grid(table: Table) -> str:
     classes = [' class="right"' if right else "" for right in table.right]
-    head = "".join(f"<th{kind}>{escape(text)}</th>" for kind, text in zip(classes, table.headings, strict=True))
+    head = "".join(map(heading, table.columns))
     rows = "".join(
-        f"<tr>{''.join(f'<td{kind}>{escape(cell)}</td>' for kind, cell in zip(classes, row, strict=True))}</tr>"
+        f"<tr>{''.join(f'<td{kind}>{clean(cell)}</td>' for kind, cell in zip(classes, row, strict=True))}</tr>"
         for row in table.rows
     )
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
-    return f"<section><h2>{escape(table.title)}</h2><table><tr>{head}</tr>{rows}</table>{notes}</section>"
+    notes = "".join(f'<p class="note">{clean(note)}</p>' for note in table.notes)
+    body = f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<div class="scroll">{body}</div>{notes}'

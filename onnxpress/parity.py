@@ -128,6 +128,16 @@ class Verification:
         drops = [each.drop for each in self.providers if each.drop is not None]
         return math.nan if any(map(math.isnan, drops)) else max(drops, default=None)
 
+    def __repr__(self) -> str:
+        from onnxpress import notebook  # which shows comparisons, so it imports this module
+
+        return notebook.of_verification(self)
+
+    def _repr_html_(self) -> str:
+        from onnxpress import notebook
+
+        return notebook.verification_html(self)
+
 
 @dataclass(slots=True)
 class OutputSum:

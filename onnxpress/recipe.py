@@ -2,53 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from onnxpress.options import Complaint, read_pass, schema_of
+from onnxpress.calibration.session import provider_name
+from onnxpress.documents import checked, read_mapping, read_text
+from onnxpress.options import Complaint, broken, read_entry, schema_of
 from onnxpress.passes.base import Pass
 from onnxpress.passes.registry import known, suggest
 from onnxpress.rewriter.errors import ConfigError
 
-Goal = Literal["size", "latency"]
+Goal = Literal["size", "latency", "memory"]
 SUFFIXES = (".yaml", ".yml")
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-class _Limits(BaseModel):
-    """The limits of a recipe file: pydantic complains about them with all that stands beside them."""
+class StatedLimits(BaseModel):
+    """What the result must keep to."""
+
+    # Apart from `Limits`, because pydantic complains about a field of a file with all that stands above it.
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="Limits")
 
-    max_drop: Annotated[float, Field(ge=0)] | None = None
-    min_sqnr: float | None = None
-    max_bytes: Annotated[int, Field(gt=0)] | None = None
-    min_speedup: Annotated[float, Field(gt=0)] | None = None
+    max_drop: Annotated[float | None, Field(ge=0, description="how far the metric may fall, in its own unit")] = None
+    confidence: Annotated[
+        float | None, Field(gt=0, lt=1, description="that the metric falls by no more; 0.95 is usual")
+    ] = None
+    min_sqnr: Annotated[float | None, Field(description="signal to noise of every output, in dB")] = None
+    max_bytes: Annotated[int | None, Field(gt=0, description="size of the result on disk")] = None
+    min_speedup: Annotated[float | None, Field(gt=0, description="latency before over after, median of pairs")] = None
+    parity: Annotated[dict[str, float] | None, Field(description="least SQNR by provider, in dB")] = None
+    max_load_seconds: Annotated[float | None, Field(gt=0, description="to open a session")] = None
+    max_load_ratio: Annotated[float | None, Field(gt=0, description="time to open a session, after over before")] = None
+
+    @field_validator("parity")
+    @classmethod
+    def _named(cls, parity: dict[str, float] | None) -> dict[str, float] | None:
+        """Give providers their full names."""
+        try:
+            return None if parity is None else {provider_name(name): least for name, least in parity.items()}
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
 
-class Limits(_Limits):
+class Limits(StatedLimits):
     """What the result must keep to; None sets no limit.
 
     Attributes:
         max_drop: how far the metric may fall, in its own unit (0.01 is one point of a top1 of 0 to 1).
+        confidence: that the metric falls by no more than `max_drop`, by paired bootstrap over the samples; None
+            judges by what was measured alone.
         min_sqnr: signal to noise of every output against the original, in dB.
         max_bytes: size of the result on disk.
         min_speedup: latency of the original over that of the result, the median of pairs.
+        parity: least signal to noise of every output in dB, by execution provider.
+        max_load_seconds: to open a session of the result, on the provider where that takes longest.
+        max_load_ratio: that time over the original's.
     """
 
     def __init__(
         self,
         *,
         max_drop: float | None = None,
+        confidence: float | None = None,
         min_sqnr: float | None = None,
         max_bytes: int | None = None,
         min_speedup: float | None = None,
+        parity: Mapping[str, float] | None = None,
+        max_load_seconds: float | None = None,
+        max_load_ratio: float | None = None,
     ) -> None:
         """Check each limit.
 
@@ -56,21 +84,39 @@ class Limits(_Limits):
             ConfigError: one that means nothing, such as NaN; names it.
         """
         try:
-            super().__init__(max_drop=max_drop, min_sqnr=min_sqnr, max_bytes=max_bytes, min_speedup=min_speedup)
+            super().__init__(
+                max_drop=max_drop,
+                confidence=confidence,
+                min_sqnr=min_sqnr,
+                max_bytes=max_bytes,
+                min_speedup=min_speedup,
+                parity=None if parity is None else dict(parity),
+                max_load_seconds=max_load_seconds,
+                max_load_ratio=max_load_ratio,
+            )
         except ValidationError as error:
             found = Complaint.of(error)
-            raise ConfigError(f"{found.field[0]} {found.value!r}: {found.wish}") from error
+            raise ConfigError(f"{'.'.join(map(str, found.field))} {found.value!r}: {found.wish}") from error
+
+    def under(self, stated: StatedLimits | None) -> Limits:
+        """These limits, each stated one replaced."""
+        return self if stated is None else Limits(**{**self.model_dump(), **stated.model_dump(exclude_none=True)})
 
 
-class _Document(BaseModel):
-    """A recipe file, before its passes are read."""
+class Head(BaseModel):
+    """What a recipe file says besides its passes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     description: str = ""
-    goal: Goal | None = None
+    goal: Literal["size", "latency"] | None = None
     needs_data: bool = False
-    limits: _Limits = _Limits()
+    limits: StatedLimits = StatedLimits()
+
+
+class _Document(Head):
+    """A recipe file, before its passes are read."""
+
     passes: list[object]
 
 
@@ -81,7 +127,8 @@ class Recipe:
     Attributes:
         name: of the built-in recipe, or of the file without its suffix.
         description: what it is good for.
-        goal: `size` or `latency` takes the result back where it is no better in that; None always delivers it.
+        goal: `size` or `latency` takes the result back where it is no better in that; None always delivers it. That
+            of a search may be `memory`, too.
         needs_data: whether it is of little use without samples.
         limits: what the result must keep to.
         passes: in order; normalisation comes first unless it is among them.
@@ -102,7 +149,7 @@ class Recipe:
             "goal": self.goal,
             "needs_data": self.needs_data,
             "limits": limits,
-            "passes": [{each.name: _plain(each.options())} for each in self.passes],
+            "passes": [{each.name: plain(each.options())} for each in self.passes],
         }
 
 
@@ -113,11 +160,7 @@ def load(source: str | Path) -> Recipe:
         ConfigError: no such recipe or file, or a field of it means nothing; one line that names file, field and value.
     """
     path = locate(source)
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"cannot read recipe {path}: {why}") from error
+    content = read_text(path, "recipe")
     return parse(content, name=path.stem, source=path.name)
 
 
@@ -153,43 +196,85 @@ def parse(text: str, *, name: str, source: str) -> Recipe:
     Raises:
         ConfigError: it is no YAML, or a field of it means nothing.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: {_complaint(error)}") from error
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{source}: a recipe is a mapping with a list `passes:`, this is a {type(raw).__name__}")
-    try:
-        document = _Document.model_validate(raw)
-    except ValidationError as error:
-        _refuse(error, source)
-    passes = tuple(read_pass(each, f"{source}: passes.{index}") for index, each in enumerate(document.passes))
+    raw = read_mapping(text, source=source, needs="a recipe is a mapping with a list `passes:`")
+    document = checked(_Document, raw, source=source)
+    return recipe_of(document, document.passes, name=name, source=source)
+
+
+def recipe_of(head: Head, entries: Iterable[object], *, name: str, source: str) -> Recipe:
+    """A recipe out of a document.
+
+    Args:
+        head: all but the passes.
+        entries: passes as YAML gives them.
+        name: of the recipe.
+        source: what errors call the document.
+
+    Raises:
+        ConfigError: an entry means nothing.
+    """
+    read = [read_entry(each, f"{source}: passes.{index}") for index, each in enumerate(entries)]
     return Recipe(
         name=name,
-        description=document.description,
-        goal=document.goal,
-        needs_data=document.needs_data,
-        limits=Limits(**document.limits.model_dump()),
-        passes=passes,
+        description=head.description,
+        goal=head.goal,
+        needs_data=head.needs_data,
+        limits=Limits().under(head.limits),
+        passes=tuple(each for passes in read for each in passes),
     )
 
 
-def schema() -> dict[str, JsonValue]:
-    """The JSON schema of a recipe, for editors, with every pass that is installed."""
-    result = _Document.model_json_schema()
-    names = list(known())
-    entries = [
-        {
-            "type": "object",
-            "properties": {name: {"anyOf": [schema_of(name), {"type": "null"}]}},
-            "required": [name],
-            "additionalProperties": False,
-        }
-        for name in names
-    ]
-    result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    result["title"] = "onnxpress recipe"
-    result["properties"]["passes"]["items"] = {"anyOf": [{"enum": names}, *entries]}
+def schema(names: Iterable[str] | None = None) -> dict[str, JsonValue]:
+    """The JSON schema of a recipe, for editors.
+
+    Args:
+        names: of the passes it knows; None means all that are installed and can be used.
+    """
+    return schema_with_passes(_Document, names, title="onnxpress recipe")
+
+
+def schema_with_passes(
+    document: type[BaseModel], names: Iterable[str] | None = None, *, title: str
+) -> dict[str, JsonValue]:
+    """The JSON schema of a document with a list `passes`.
+
+    Args:
+        document: its model, which says nothing of what stands in `passes`.
+        names: see `schema`.
+        title: of the schema.
+    """
+    unusable = broken() if names is None else ()
+    listed = [each for each in (known() if names is None else names) if each not in unusable]
+    result = document.model_json_schema()
+    items = {"anyOf": [{"enum": listed}, *map(_entry, listed)]}
+    told = "what is done, in order: a name, or a name with its options"
+    result["properties"]["passes"] = {"type": "array", "description": told, "items": items}
+    result["definitions"] = {name: schema_of(name) for name in listed}
+    result = _trimmed(result)
+    return {"$schema": DIALECT, **result, "title": title}
+
+
+def _entry(name: str) -> dict[str, JsonValue]:
+    """How a pass is written with its options."""
+    options: JsonValue = {"anyOf": [{"$ref": f"#/definitions/{name}"}, {"type": "null"}]}
+    return {"type": "object", "properties": {name: options}, "required": [name], "additionalProperties": False}
+
+
+def _trimmed(content: JsonValue) -> Any:
+    """A schema as every version of pydantic gives it: no titles that repeat names, no defaults that are none."""
+    if isinstance(content, list):
+        return [_trimmed(each) for each in content]
+    if not isinstance(content, dict):
+        return content
+    result = {key: _trimmed(each) for key, each in content.items()}
+    if isinstance(result.get("title"), str) and "properties" not in result:
+        del result["title"]
+    if isinstance(alone := result.get("allOf"), list) and len(alone) == 1:
+        result = {**result.pop("allOf")[0], **result}
+    if "default" in result and (result["default"] is None or "$ref" in result):
+        del result["default"]
+    if "const" in result:
+        result.pop("enum", None)
     return result
 
 
@@ -197,31 +282,10 @@ def _folder() -> Path:
     return Path(str(files("onnxpress"))) / "recipes"
 
 
-def _refuse(error: ValidationError, source: str) -> NoReturn:
-    """Turn the first complaint of pydantic into one line."""
-    found = Complaint.of(error)
-    where = ".".join(map(str, found.field))
-    if found.kind == "missing":
-        raise ConfigError(f"{source}: {where}: is missing") from error
-    if found.kind == "extra_forbidden":
-        fields = _Document.model_fields if len(found.field) == 1 else Limits.model_fields
-        hint = suggest(str(found.field[-1]), fields)
-        raise ConfigError(f"{source}: {where}: there is no such field; {hint}") from error
-    raise ConfigError(f"{source}: {where}: {found.wish}, not {found.value!r}") from error
-
-
-def _complaint(error: yaml.YAMLError) -> str:
-    """Where a file stops being YAML, and why."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: not YAML: {error.problem}"
-    return f"not YAML: {' '.join(str(error).split())}"
-
-
-def _plain(value: object) -> JsonValue:
+def plain(value: object) -> JsonValue:
     """Options as JSON knows them."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value if isinstance(value, bool | int | float | str | None) else str(value)

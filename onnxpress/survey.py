@@ -25,6 +25,8 @@ def tables_of(found: Inspection) -> list[Table]:
     notes = []
     if found.encoded:
         notes.append(f"{found.encoded} more weights are encoded: `onnxpress decode` writes them out again")
+    if found.sparse:
+        notes.append(f"{found.sparse} weights are sparse initializers: `onnxpress decode` writes them dense")
     if found.open_dims:
         notes.append(f"multiply-adds for sizes left open ({', '.join(found.open_dims)}) counted as 1")
     title = f"{len(found.layers)} layers with float weights that passes can work on"

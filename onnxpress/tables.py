@@ -30,6 +30,8 @@ def size(nbytes: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as people read them: `3.42 ms`."""
+    if 0 < seconds < 1e-4:
+        return f"{_three(seconds * 1e6)} µs"
     return f"{_three(seconds)} s" if seconds >= 1 else f"{_three(seconds * 1e3)} ms"
 
 
@@ -121,7 +123,7 @@ def _kind(action: str) -> str:
 
     Of `16 of 64 channels removed`, `channels removed`.
     """
-    words = re.sub(r"^[\d.,]+\s*(%|of \d+)?\s*", "", action)
+    words = re.sub(r"^[\d.,]+\s*(%|of \d+)?\s*", "", re.sub(r"'[^']*'", "…", action))
     return re.split(r"[,:;(]|\b\d", words)[0].strip().removesuffix(" of") or action
 
 
@@ -225,7 +227,7 @@ def _gain(drop: float | None) -> str:
 
 def number(value: float | None) -> str:
     """A metric."""
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else f"{round(value, 4) + 0.0:.4f}"  # -0.00001 is no -0.0000
 
 
 def decibel(value: float) -> str:

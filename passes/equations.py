@@ -12,7 +12,7 @@ from onnxpress.calibration.relay import Relay
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.inputs import Reading, check_sole, check_width, reading_of, width_of
 from onnxpress.passes.kernels.normal import Normal
-from onnxpress.passes.row_sums import Indices, Sampling, Shown, Sums, Target
+from onnxpress.passes.row_sums import ROWS, Indices, Sampling, Shown, Sums, Target
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.passes.shortcuts import shortcut_of
 from onnxpress.passes.threads import threads_for
@@ -52,6 +52,7 @@ def equations(
     *,
     held_out: float = 0.25,
     kept_out: Mapping[str, Indices] | None = None,
+    rows: int = ROWS,
 ) -> Iterator[tuple[Site, Pair | RefusalError]]:
     """The equations of one layer after the other, each of what it reads in the model as it is at that step.
 
@@ -67,6 +68,7 @@ def equations(
         held_out: part of the samples that is kept for judging.
         kept_out: which rows of the original's matrix of a weight (`Layout.to_rows`) its matrix still has, by name of
             the site; sites that are not named have all.
+        rows: of what a layer reads that are summed, about; more where it has many inputs.
 
     Yields:
         Every site, with its equations, or the reason why it has none.
@@ -79,7 +81,7 @@ def equations(
         raise FeedError("layers are refitted on samples; give some with --data")
     if not 0 < held_out < 1:
         raise ValueError(f"held_out {held_out} must lie in (0, 1)")
-    sampling = Sampling(held_out, _count(bench.feed))
+    sampling = Sampling(held_out, _count(bench.feed), rows)
     steps = _steps(model, original, sites, kept_out or {})
     with ExitStack() as stack:
         ours = stack.enter_context(_side(model, bench.feed, bench))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.idle import WHOLE, why_idle
 from onnxpress.passes.normalise import Normalise
 from onnxpress.passes.report import Report
+from onnxpress.passes.shown import frame, grid
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.invariants import Interface, InvariantError, check
 from onnxpress.rewriter.model import Model
@@ -22,6 +23,17 @@ class PipelineResult:
     model: Model
     reports: tuple[Report, ...]
 
+    def __repr__(self) -> str:
+        lines = [f"{each.name}: {len(each.changes)} changed, {len(each.skips)} left alone" for each in self.reports]
+        return f"<{'; '.join(lines)}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [each.name, str(len(each.changes)), str(len(each.skips)), f"{each.seconds:.2f} s"] for each in self.reports
+        ]
+        notes = [f"{each.name}: {line}" for each in self.reports for line in [*each.notes, *each.warnings]]
+        return frame(grid("passes", ("pass", ">changed", ">left alone", ">took"), rows, notes))
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -30,10 +42,12 @@ class Pipeline:
     Attributes:
         passes: in order.
         normalise: put a default `Normalise` before them if they bring none.
+        after: called after each pass with the model as it is by then, which it must not change, and the pass's report.
     """
 
     passes: Sequence[Pass]
     normalise: bool = field(default=True, kw_only=True)
+    after: Callable[[Model, Report], None] | None = field(default=None, kw_only=True)
 
     def __call__(self, model: Model, bench: Workbench | None = None) -> PipelineResult:
         """Run the passes on a copy of `model`.
@@ -56,6 +70,8 @@ class Pipeline:
                 check(copy, interface)
             except InvariantError as error:
                 raise InvariantError(f"after {each.name}: {error}") from error
+            if self.after is not None:
+                self.after(copy, report)
         return PipelineResult(copy, tuple(reports))
 
     def order(self) -> list[Pass]:

@@ -39,6 +39,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "factorize-train": "onnxpress.passes.factorize.train:FactorizeTrain",
         "factorize-separable": "onnxpress.passes.factorize.separable:FactorizeSeparable",
         "factorize-groups": "onnxpress.passes.factorize.groups:FactorizeGroups",
+        "merge-products": "onnxpress.passes.factorize.merge:MergeProducts",
         "structure-circulant": "onnxpress.passes.structure.circulant:StructureCirculant",
         "structure-toeplitz": "onnxpress.passes.structure.toeplitz:StructureToeplitz",
         "structure-fastfood": "onnxpress.passes.structure.fastfood:StructureFastfood",
@@ -76,10 +77,15 @@ def find(name: str) -> type[Pass]:
     module, _, attribute = reference.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"pass {name!r} is declared as {reference}, which cannot be imported: {error}") from error
+    except Exception as error:  # a module of others may fail in any way while it is imported
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"pass {name!r} is declared as {reference}, which cannot be imported: {why}") from error
     if not (isinstance(found, type) and issubclass(found, Pass)):
         raise ConfigError(f"pass {name!r} is declared as {reference}, which is not a subclass of Pass")
+    if not isinstance(getattr(found, "name", None), str):
+        raise ConfigError(
+            f"pass {name!r} is declared as {reference}, which has no `name`: give it that of the entry point"
+        )
     return found
 
 

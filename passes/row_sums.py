@@ -227,7 +227,9 @@ class Shown:
         for total, part in zip(sums, (positions[~judged], positions[judged]), strict=True):
             for start in range(0, len(part), step):
                 chosen = part[start : start + step]
-                rows, original = (view.rows(array, chosen) for view, array in self._both())
+                rows = self.reading.view.rows(self.array, chosen)
+                same = self.original is self.array and self.reading.view == self.wanted.view
+                original = rows if same else self.wanted.view.rows(self.original, chosen)
                 gaps = [self._missing(target, chosen, count) for target in targets]
                 finite = np.ones(len(chosen), np.bool_)
                 for each in (rows, original, *gaps):

@@ -30,6 +30,7 @@ def encode_graph(graph: gs.Graph, skeleton: Skeleton, *, constants: Sequence[gs.
         values = values_of(constant)
         if isinstance(values, SparseForm):
             out.sparse_initializer.append(values.tensor)
+            out.sparse_initializer[-1].values.name = constant.name
         else:
             out.initializer.append(encode_tensor(constant, skeleton))
     out.input.extend(_value(each) for each in graph.inputs)

@@ -5,7 +5,8 @@ OnnxpressError
 │   ├── ModelError       a model that cannot be read, understood or written
 │   ├── ConfigError      an option, a recipe, a name that means nothing
 │   ├── FeedError        samples that do not fit the model
-│   └── ProviderError    an execution provider that is not there, or was silently replaced
+│   ├── ProviderError    an execution provider that is not there, or was silently replaced
+│   └── EngineError      workers that cannot be reached, or were lost
 └── LimitNotMet          a stated limit does not hold; the command line exits with status 3
 """
 
@@ -34,6 +35,10 @@ class FeedError(InputError):
 
 class ProviderError(InputError):
     """An execution provider that is missing, or that ONNX Runtime replaced by another."""
+
+
+class EngineError(InputError):
+    """Workers that cannot be reached, were lost, or lack what they need."""
 
 
 class LimitNotMet(OnnxpressError):

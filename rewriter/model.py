@@ -17,7 +17,7 @@ from onnxpress.rewriter.save import save_skeleton
 from onnxpress.rewriter.skeleton import Skeleton, lift, tensors, to_bytes
 from onnxpress.rewriter.specs import InputSpec
 from onnxpress.rewriter.walk import graphs
-from onnxpress.rewriter.weights import Array, Dense, Produced, Stored, Values, read, values_of
+from onnxpress.rewriter.weights import Array, Dense, Produced, SparseForm, Stored, Values, read, values_of
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -151,6 +151,11 @@ class Model:
                 found.setdefault(id(tensor), tensor)
         return list(found.values())
 
+    def sparse_weights(self) -> list[gs.Constant]:
+        """The sparse initializers, in all graphs."""
+        inner = [c for graph in graphs(self.graph) if graph is not self.graph for c in graph.constants]
+        return [each for each in [*self.constants(), *inner] if isinstance(values_of(each), SparseForm)]
+
     def array(self, constant: gs.Constant) -> Array:
         """The values of a constant, read-only."""
         return read(constant)
@@ -182,7 +187,7 @@ class Model:
         for graph in graphs(self.graph):
             attributes = [v for n in graph.nodes for v in n.attrs.values() if isinstance(v, gs.Constant)]
             every |= {id(c): c for c in [*graph.constants, *attributes]}
-        return sum(values_of(c).nbytes for c in every.values())
+        return sum(values_of(c).stored_bytes for c in every.values())
 
     def _used_tensors(self) -> Iterator[gs.Tensor]:
         for graph in graphs(self.graph):

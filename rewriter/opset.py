@@ -8,12 +8,13 @@ import onnx.version_converter
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.functions import DECODING_DOMAIN
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
+from onnxpress.rewriter.weights import Produced, values_of
 
 
 def raise_opset(model: Model, version: int) -> bool:
     """Convert the standard operators to opset `version`; newer models stay as they are.
 
-    Works on the skeleton, so weights are not touched.
+    Works on the skeleton, so weights are not touched; sparse initializers become dense.
 
     Returns:
         Whether anything was converted.
@@ -23,6 +24,9 @@ def raise_opset(model: Model, version: int) -> bool:
     """
     if model.opset >= version:
         return False
+    for constant in model.sparse_weights():  # the converter does not see them
+        values = values_of(constant)
+        model.replace_weight(constant, Produced(values.shape, values.dtype, values.load))
     skeleton = model.skeleton()
     try:
         converted = onnx.version_converter.convert_version(skeleton.proto, version)

@@ -15,7 +15,7 @@ import onnx
 
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.skeleton import Skeleton, is_marked, lift, sink, tensors
-from onnxpress.rewriter.weights import Stored
+from onnxpress.rewriter.weights import Stored, Values
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)
 """Bytes of weights up to which a model may be one file; protobuf ends at 2 GB, the graph needs some room."""
@@ -103,11 +103,15 @@ def _place(skeleton: Skeleton, tensor: onnx.TensorProto, stream: _Hashing) -> tu
     """Write one tensor on a boundary that lets a runtime map it."""
     values = skeleton.values(tensor)
     assert values is not None
-    boundary = _PAGE if values.nbytes >= _PAGED else _WORD
-    stream.write(bytes(-stream.tell() % boundary))
+    stream.write(bytes(-stream.tell() % boundary_of(values)))
     offset = stream.tell()
     values.write(stream)
     return offset, values.nbytes
+
+
+def boundary_of(values: Values) -> int:
+    """Bytes of which a multiple comes before a weight in a file of weights."""
+    return _PAGE if values.nbytes >= _PAGED else _WORD
 
 
 class _Hashing:

@@ -76,12 +76,25 @@ def infer_shapes(model: Model) -> Shapes:
 
 
 def _by_onnx(proto: onnx.ModelProto) -> onnx.ModelProto:
+    _declare_sparse(proto.graph)
     _mask_splits(proto.graph, {each.name for each in proto.graph.initializer})
     try:
         return onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:  # any failure here only means that less is known
         logger.info("shape inference by onnx failed: %s", error)
         return proto
+
+
+def _declare_sparse(graph: onnx.GraphProto) -> None:
+    """Let sparse initializers look like others: to onnx (seen in 1.23) they are of a type that no operator reads."""
+    for each in graph.sparse_initializer:
+        tensor = graph.initializer.add(name=each.values.name, dims=each.dims, data_type=each.values.data_type)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="sparse")
+    del graph.sparse_initializer[:]
+    for attribute in (each for node in graph.node for each in node.attribute):
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            _declare_sparse(attribute.g)
 
 
 def _mask_splits(graph: onnx.GraphProto, constant: set[str]) -> None:

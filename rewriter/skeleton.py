@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from onnxpress.rewriter import wire
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.external import locate
+from onnxpress.rewriter.packed import refuse_packed
 from onnxpress.rewriter.weights import LARGE, Source, Stored, Values
 
 MARK = "\x00table"
@@ -70,6 +71,7 @@ def lift(path: Path) -> Skeleton:
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file" if not path.exists() else f"{path}: is not a file")
+    refuse_packed(path)
     source = Source(path)
     if not source.size:
         raise ModelError(f"{path}: is empty")
@@ -114,6 +116,14 @@ def sink(skeleton: Skeleton, stream: IO[bytes]) -> None:
     Raises:
         ModelError: the file would be over protobuf's 2 GB; save with external data.
     """
+    rope = lay_out(skeleton)
+    if rope.length >= 1 << 31:
+        raise ModelError("the model is over 2 GB: save it with external data")
+    rope.write(stream, lambda entry, out: skeleton.table[entry].write(out))
+
+
+def lay_out(skeleton: Skeleton) -> wire.Rope:
+    """The whole model as the pieces of a file, in which weights are only promised."""
     table = skeleton.table
 
     def put(buffer: wire.Buffer, start: int, end: int) -> wire.Rope | None:
@@ -129,10 +139,7 @@ def sink(skeleton: Skeleton, stream: IO[bytes]) -> None:
         rope.promise(entry, table[entry].nbytes)
         return rope
 
-    rope = wire.rewrite(skeleton.proto.SerializeToString(deterministic=True), put, least=0)
-    if rope.length >= 1 << 31:
-        raise ModelError("the model is over 2 GB: save it with external data")
-    rope.write(stream, lambda entry, out: table[entry].write(out))
+    return wire.rewrite(skeleton.proto.SerializeToString(deterministic=True), put, least=0)
 
 
 def to_bytes(skeleton: Skeleton) -> bytes:

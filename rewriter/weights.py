@@ -79,7 +79,7 @@ class Values(LazyValues):  # type: ignore[misc]  # graphsurgeon has no types
         shape: sizes, as ints.
         dtype: of the array that `load` gives.
         element_type: ONNX element type.
-        nbytes: as stored in a file.
+        nbytes: as stored in a file, dense.
     """
 
     def __init__(self, shape: tuple[int, ...], element_type: int) -> None:
@@ -87,6 +87,11 @@ class Values(LazyValues):  # type: ignore[misc]  # graphsurgeon has no types
         self.element_type = element_type
         self.dtype = numpy_dtype(element_type)
         self.nbytes = (int(np.prod(shape, dtype=object)) * element_bits(element_type) + 7) // 8
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in a file, of the form they have now; `nbytes` of all but sparse ones."""
+        return self.nbytes
 
     @abstractmethod
     def load(self) -> Array:
@@ -140,6 +145,11 @@ class SparseForm(Values):
     def __init__(self, sparse: onnx.SparseTensorProto) -> None:
         super().__init__(tuple(sparse.dims), sparse.values.data_type)
         self.tensor = sparse
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the message."""
+        return int(self.tensor.ByteSize())
 
     def load(self) -> Array:
         """Scatter the values into a dense array.

@@ -16,6 +16,7 @@ from onnxpress.commands.decode import decode
 from onnxpress.commands.demo import run_demo
 from onnxpress.commands.inspect import inspect
 from onnxpress.commands.recipes import recipes
+from onnxpress.commands.run import run
 from onnxpress.commands.verify import verify
 from onnxpress.terminal import say
 
@@ -45,6 +46,6 @@ def root(
         say(context.get_help())
 
 
-for _command in (inspect, compress, verify, bench, calibrate, decode, recipes):
+for _command in (inspect, compress, run, verify, bench, calibrate, decode, recipes):
     app.command()(_command)
 app.command("demo")(run_demo)

@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from onnxpress.arguments import (
+    Address,
     Data,
+    EngineName,
+    Jobs,
     Seed,
     Threads,
     given_beside,
@@ -33,9 +36,12 @@ def calibrate(
     ] = "cpu",
     threads: Threads = None,
     seed: Seed = 0,
+    jobs: Jobs = None,
+    engine: EngineName = None,
+    address: Address = None,
 ) -> None:
     """Observe the activations of a model once, for any number of quantizations."""
-    from onnxpress import observation
+    from onnxpress import engines, observation
 
     if not merge and len(files) != 1:
         raise ConfigError(f"{len(files)} files to calibrate; give one model, or add --merge to join calibration files")
@@ -44,7 +50,7 @@ def calibrate(
     if merge:
         made = observation.merge_files(files, output)
     else:
-        with progress() as bars:
+        with engines.engine(jobs, name=engine, address=address), progress() as bars:
             made = observation.calibrate_file(
                 files[0],
                 output,

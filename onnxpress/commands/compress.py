@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxpress.arguments import (
+    Address,
     Data,
+    EngineName,
     Existing,
+    Jobs,
     Json,
     JsonReport,
     MetricName,
@@ -55,10 +58,14 @@ def compress(
     samples: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of --data used at most.")] = None,
     threads: Threads = None,
     seed: Seed = 0,
+    jobs: Jobs = None,
+    engine: EngineName = None,
+    address: Address = None,
     json: Json = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML report.")] = None,
 ) -> None:
     """Compress a model by a recipe, verify and time the result."""
+    from onnxpress import engines
     from onnxpress.artifact import check_places
     from onnxpress.compression import compress as run
     from onnxpress.outcome import LimitsNotMet
@@ -77,7 +84,7 @@ def compress(
     limits = Limits(max_drop=max_drop, min_sqnr=min_sqnr, max_bytes=max_bytes, min_speedup=min_speedup)
     unmet: LimitsNotMet | None = None
     try:
-        with progress() as bars:
+        with engines.engine(jobs, name=engine, address=address), progress() as bars:
             result = run(
                 model,
                 output,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from onnxpress.terminal import say, show
+from onnxpress.terminal import complain, say, show
 
 
 def recipes(
@@ -14,10 +14,12 @@ def recipes(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipe files.")] = False,
 ) -> None:
     """List the built-in recipes, print one, or the schema for editors."""
-    from onnxpress import recipe, report, tables
+    from onnxpress import options, recipe, report, tables
 
     if schema:
         say(report.to_json(recipe.schema()))
+        for each in options.broken().values():
+            complain(f"{each}; the schema leaves it out", kind="warning")
     elif name is not None:
         say(recipe.locate(name).read_text(encoding="utf-8").rstrip())
     else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpress.passes.blockwise.blocked import Blocked, layout_of
+from onnxpress.passes.jobs import Stored
 from onnxpress.passes.kernels.affine import Floats, Grid
 from onnxpress.passes.kernels.awq import search_scale
 from onnxpress.passes.kernels.blocks import Codes8, Steps, code_grid, from_codes, nearest_steps, rounded, to_codes
@@ -69,41 +70,75 @@ class Found:
     gain: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Steps of one weight, from which its codes follow.
+
+    Attributes:
+        steps: where the codes lie.
+        told: the method and what it gained.
+        error: ‖W − W'‖ / ‖W‖.
+    """
+
+    steps: Steps
+    told: str
+    error: float
+
+
+def stored(site: Site) -> Stored:
+    """The weight of a site as rows that have blocks."""
+    return Stored.of(site, layout=layout_of(site))
+
+
 def matrix_of(site: Site) -> Floats:
     """The weight of a site as rows, float32 [rows, k].
 
     Raises:
         RefusalError: it holds NaN or infinities.
     """
-    rows = np.asarray(layout_of(site).to_rows(site.array()), np.float32)
+    return _rows(stored(site))
+
+
+def _rows(weight: Stored) -> Floats:
+    rows = np.asarray(weight.layout.to_rows(weight.array), np.float32)
     if not np.isfinite(rows).all():
         raise RefusalError("its weight holds NaN or infinities; train or export it again")
     return rows
 
 
-def by_nearest(site: Site, how: How) -> Found:
-    """Round to nearest."""
-    rows = matrix_of(site)
-    return _found(site, how, rows, how.nearest(rows), told="nearest")
+def by_weight(weight: Stored, how: How, *, reason: str = "") -> Chosen:
+    """By a method that needs no samples: nearest where that is asked for, else half-quadratic steps.
 
-
-def by_half_quadratic(site: Site, how: How, *, reason: str = "") -> Found:
-    """Half-quadratic scales and zero points, where their error is smaller than that of rounding to nearest.
+    Half-quadratic scales and zero points are taken where their error is smaller than that of rounding to nearest.
 
     Args:
-        site: of float32.
+        weight: of float32.
         how: which codes.
         reason: why it is not by the method asked for.
+
+    Raises:
+        RefusalError: it holds NaN or infinities.
     """
-    because = f": {reason}" if reason else ""
-    rows = matrix_of(site)
+    rows = _rows(weight)
     start = how.nearest(rows)
+    if how.method == "rtn":
+        return _chosen(rows, start, how, told="nearest")
+    because = f": {reason}" if reason else ""
     better = half_quadratic_steps(rows, start, how.grid).shortened()
     plain, least = (float(block_errors(rows, each, how.grid).sum()) for each in (start, better))
     if least >= plain:
-        return _found(site, how, rows, start, told=f"nearest, which hqq does not better{because}")
+        return _chosen(rows, start, how, told=f"nearest, which hqq does not better{because}")
     told = f"hqq, squared error {1 - least / plain:.1%} less than nearest{because}"
-    return _found(site, how, rows, better, told=told)
+    return _chosen(rows, better, how, told=told)
+
+
+def _chosen(rows: Floats, steps: Steps, how: How, *, told: str) -> Chosen:
+    return Chosen(steps, told, relative_error(rows, rounded(rows, steps, how.grid)))
+
+
+def coded(site: Site, how: How, chosen: Chosen) -> Found:
+    """The codes of a weight, computed again whenever they are read."""
+    return Found(_blocked(site, how, chosen.steps), chosen.error, chosen.told)
 
 
 def can_weigh(site: Site, moment: Floats) -> bool:
@@ -160,21 +195,18 @@ def by_factors(site: Site, how: How, moment: Floats, factors: Floats) -> Found:
     choices = [spanning, half_quadratic_steps(wide, spanning, how.grid).shortened()]
     after, steps = min(((lost(each), each) for each in choices), key=lambda pair: pair[0])
     told = _gain("awq", rows, moment, before=float(before), after=float(after))
-    found = _found(site, how, rows, steps, told=told, factors=factors)
-    return replace(found, gain=float(before - after))
+    error = relative_error(rows, rounded(wide, steps, how.grid) / factors)
+    return Found(_blocked(site, how, steps, factors), error, told, float(before - after))
 
 
-def _found(site: Site, how: How, rows: Floats, steps: Steps, *, told: str, factors: Floats | None = None) -> Found:
-    """Codes that are computed again whenever they are read."""
+def _blocked(site: Site, how: How, steps: Steps, factors: Floats | None = None) -> Blocked:
     layout, values, grid = layout_of(site), values_of(site.weight), how.grid
 
     def codes() -> Codes8:
         wide = np.asarray(layout.to_rows(values.load()), np.float32)
         return to_codes(wide if factors is None else wide * factors, steps, grid)
 
-    back = from_codes(codes(), steps)
-    error = relative_error(rows, back if factors is None else back / factors)
-    return Found(Blocked(layout, how.bits, steps, codes, factors), error, told)
+    return Blocked(layout, how.bits, steps, codes, factors)
 
 
 def _gain(method: str, rows: Floats, moment: Floats, *, before: float, after: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -22,16 +23,18 @@ from onnxpress.passes.blockwise.rounding import (
     activation_factors,
     by_factors,
     by_gptq,
-    by_half_quadratic,
-    by_nearest,
+    by_weight,
     can_weigh,
+    coded,
+    stored,
 )
 from onnxpress.passes.inputs import check_sole
+from onnxpress.passes.jobs import Refusing, accepted, each
 from onnxpress.passes.kernels.affine import Floats
 from onnxpress.passes.quantize.coding import OVERHEAD
 from onnxpress.passes.quantize.storage import check_float32
 from onnxpress.passes.report import Report
-from onnxpress.passes.selection import RefusalError
+from onnxpress.passes.selection import RefusalError, skipping
 from onnxpress.rewriter.edits import add_node, set_input, sweep
 from onnxpress.rewriter.model import DEFAULT_DOMAINS, Model
 from onnxpress.rewriter.shapes import infer_shapes
@@ -115,15 +118,12 @@ class WeightOnly:
             for bundle in with_moments(self._float, bundles(self._model, usable), self._bench):
                 self._bundle(bundle)
         else:
-            for site in self._bench.progress.track(usable, label="quantize weights"):
-                self._alone(site)
+            self._all_alone(usable)
         sweep(self._model)
         self._judge_merging()
-        for each in self._written:
-            action = f"{self._label()}, {each.found.told}, {each.form}"
-            self._report.change(
-                each.site, action, bytes_before=each.before, bytes_after=each.after, error=each.found.error
-            )
+        for one in self._written:
+            action = f"{self._label()}, {one.found.told}, {one.form}"
+            self._report.change(one.site, action, bytes_before=one.before, bytes_after=one.after, error=one.found.error)
 
     def _label(self) -> str:
         how = self._how
@@ -138,15 +138,19 @@ class WeightOnly:
             return False
         return True
 
-    def _alone(self, site: Site, *, reason: str = "") -> None:
-        """By a method that needs no samples; the better one where another cannot be had."""
-        nearest = self._how.method == "rtn"
-        try:
-            found = by_nearest(site, self._how) if nearest else by_half_quadratic(site, self._how, reason=reason)
-        except RefusalError as refusal:
-            self._report.skip(site.name, str(refusal))
-            return
-        self._write(site, found)
+    def _all_alone(self, sites: Sequence[Site]) -> None:
+        """By a method that needs no samples, on as many workers as there are."""
+        weights = (stored(site) for site in sites)
+        work = Refusing(partial(by_weight, how=self._how))
+        results = each(work, weights, progress=self._bench.progress, label="quantize weights", total=len(sites))
+        for site, chosen in zip(sites, results, strict=True):
+            with skipping(self._report, site.name):
+                self._write(site, coded(site, self._how, accepted(chosen)))
+
+    def _alone(self, site: Site, *, reason: str) -> None:
+        """By a method that needs no samples, where another cannot be had."""
+        with skipping(self._report, site.name):
+            self._write(site, coded(site, self._how, by_weight(stored(site), self._how, reason=reason)))
 
     def _bundle(self, bundle: Bundle) -> None:
         """By a method that weighs errors by what layers read."""
@@ -259,10 +263,10 @@ class WeightOnly:
                 f"{_some(left)} decode their weights in every run: set form load, or run on another version"
             )
             return
-        for each in left:
-            if each.node is not None:
-                self._forms.decode_once(each.node, length=each.found.blocked.shape[1])
-            each.form = f"float when it runs: {runtime_name()} does not merge it with its codes"
+        for one in left:
+            if one.node is not None:
+                self._forms.decode_once(one.node, length=one.found.blocked.shape[1])
+            one.form = f"float when it runs: {runtime_name()} does not merge it with its codes"
         sweep(self._model)
 
 

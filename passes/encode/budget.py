@@ -10,6 +10,19 @@ from onnxpress.passes.encode.loads import Load
 from onnxpress.passes.encode.options import Option
 from onnxpress.passes.report import Report
 
+_LOAD, _LOAD_WEIGHT = 1 << 31, 16
+"""Bytes of memory that loading may take where nobody says, in all and for each weight."""
+
+
+def load_limit(nbytes: int | None, weights: int) -> int:
+    """Bytes of memory that loading may take.
+
+    Args:
+        nbytes: that were given; None for the usual.
+        weights: elements of all of them.
+    """
+    return nbytes if nbytes is not None else max(_LOAD, _LOAD_WEIGHT * weights)
+
 
 @dataclass(slots=True)
 class Budget:
@@ -19,11 +32,24 @@ class Budget:
         limits: in all.
         nbytes: of memory that weights by books take, apart from their codes.
         seconds: that they take.
+        free: what would have been chosen if loading might take anything; an option for each weight.
+        exceeded: names of the limits that this would not have held.
     """
 
     limits: Limits
     nbytes: int = 0
     seconds: float = 0.0
+    free: Sequence[Option] = ()
+    exceeded: frozenset[str] = frozenset()
+
+    def claim(self, load: Load) -> str:
+        """What loading one weight takes of what is scarce."""
+        parts = []
+        if "nbytes" in self.exceeded:
+            parts.append(f"{load.nbytes:,} bytes of memory to load, of max_load_bytes = {self.limits.nbytes:,.0f}")
+        if "seconds" in self.exceeded:
+            parts.append(f"{load.seconds:.3g} seconds more to load, of max_load_seconds = {self.limits.seconds:g}")
+        return " and ".join(parts)
 
     def refused(self, load: Load) -> str | None:
         """Why that cannot be taken as well."""
@@ -44,7 +70,7 @@ class Budget:
         """An option for each weight, that together they hold what is left; what that costs is told."""
         left = Limits(self.limits.nbytes - self.nbytes, self.limits.seconds - self.seconds)
         smallest = choose(choices, costs=costs, least=least)
-        exceeded = left.exceeded(smallest)
+        self.free, self.exceeded = smallest, (exceeded := left.exceeded(smallest))
         if not exceeded:
             chosen = smallest
         else:

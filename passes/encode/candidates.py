@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxpress.passes.encode.evaluate import is_decoding
 from onnxpress.passes.encode.functions import OLDEST_OPSET
 from onnxpress.passes.report import Report
+from onnxpress.rewriter.functions import DECODING_DOMAIN
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
 from onnxpress.rewriter.walk import graphs
@@ -21,6 +22,10 @@ READS_CODES = ("Widen", "Channels", "Placed", "Vectors", "Turned", "Wide")
 """Decoding functions whose inputs may be encoded in turn."""
 SMALL = 64
 """Bytes below which a weight is not looked at: a call of a function takes more."""
+OTHERS = 1024
+"""The same for dtypes that nothing decodes."""
+_BYTES_ONLY = ("float8", "complex")
+"""Dtypes of whole bytes of which ONNX Runtime reads no sparse initializers in all opsets."""
 BFLOAT16_OPSET = 13
 """From here on Gather and Cast take bfloat16."""
 
@@ -34,12 +39,20 @@ class Candidate:
     graph: gs.Graph
     names: tuple[str, ...]
 
-    def refused(self, model: Model, outputs: set[int]) -> str | None:
+    def layouts(self, model: Model, wanted: Collection[str]) -> tuple[str, ...]:
+        """Those of the wanted layouts that its dtype and the opset of the model allow."""
+        values = values_of(self.constant)
+        if values.dtype.name.startswith(_BYTES_ONLY) or not values.shape:
+            wanted = [each for each in wanted if each != "sparse"]
+        return tuple(each for each in wanted if each == "sparse" or self.undecodable(model) is None)
+
+    def refused(self, model: Model, outputs: set[int], layouts: Collection[str]) -> str | None:
         """Why it cannot be encoded.
 
         Args:
             model: that holds it.
             outputs: ids of what the graph gives.
+            layouts: those to choose from.
         """
         values = values_of(self.constant)
         if element_bits(values.element_type) < 8:
@@ -48,11 +61,18 @@ class Candidate:
             return "is an output of the graph"
         if any(t is self.constant for t in model.graph.inputs):
             return "a caller may override it: normalise with fix_defaults first"
-        if values.dtype.name not in DTYPES:
-            return f"ONNX has no Gather of {values.dtype.name}, so nothing decodes it"
-        oldest = BFLOAT16_OPSET if values.dtype.name == "bfloat16" else OLDEST_OPSET
+        return None if self.layouts(model, layouts) else self.undecodable(model)
+
+    def undecodable(self, model: Model) -> str | None:
+        """Why no node can compute it."""
+        name = values_of(self.constant).dtype.name
+        if name.startswith("float8"):
+            return f"ONNX has no Gather of {name}, so nothing decodes it"
+        if name not in DTYPES:
+            return f"{name} is not decoded: shapes and places are computed from such constants before weights are there"
+        oldest = BFLOAT16_OPSET if name == "bfloat16" else OLDEST_OPSET
         if model.opset < oldest:
-            return f"opset {model.opset} lacks operators that decode {values.dtype.name}: raise it to {oldest}"
+            return f"opset {model.opset} lacks operators that decode {name}: raise it to {oldest}"
         return None
 
 
@@ -63,7 +83,8 @@ def constants(model: Model) -> Iterator[Candidate]:
         for constant in model.constants() if graph is model.graph else graph.constants:
             values = values_of(constant)
             narrow = element_bits(values.element_type) < 8 or values.dtype.name.startswith("float8")
-            known = values.dtype.name in DTYPES or (values.nbytes >= SMALL and narrow)
+            other = values.nbytes >= (SMALL if narrow else OTHERS) and values.dtype.kind != "O"
+            known = values.dtype.name in DTYPES or other
             readers = [reader for reader in constant.outputs if is_decoding(reader)]
             if not known or any(reader.op not in READS_CODES for reader in readers):
                 continue
@@ -73,7 +94,12 @@ def constants(model: Model) -> Iterator[Candidate]:
 
 
 def skip_attributes(model: Model, report: Report) -> None:
-    """Tell of large constants that are attributes of nodes."""
+    """Tell of large constants that are attributes of nodes, in graphs and in local functions."""
+    for function in model.functions:
+        if function.domain != DECODING_DOMAIN:
+            tensors = [each.t for node in function.node for each in node.attribute if each.HasField("t")]
+            if large := sum(tensor.ByteSize() >= SMALL for tensor in tensors):
+                report.skip(function.name, f"{large} constants inside of this local function: normalise first")
     for graph in graphs(model.graph):
         for node in graph.nodes:
             for value in node.attrs.values():

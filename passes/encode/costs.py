@@ -26,6 +26,8 @@ ARGUMENT = 4
 """Bytes of the name of an input."""
 NAMED = 24
 """Bytes of the name of a weight (about 8), its dtype and tags, where they are declared."""
+_FORM = 8
+"""What a sparse initializer takes besides, in tags and sizes."""
 
 
 def cost(facts: Facts, plan: Plan) -> tuple[int, set[str]]:
@@ -33,6 +35,9 @@ def cost(facts: Facts, plan: Plan) -> tuple[int, set[str]]:
     shape = TENSOR + 8 * facts.rank
     if plan.layout == "fill":
         return CALL + 2 * ARGUMENT + TENSOR + facts.dtype.itemsize + shape + _declaration(facts), {"Fill"}
+    if plan.layout == "sparse":
+        survey = facts.survey
+        return NAMED + _FORM + 3 * facts.rank + survey.nonzeros * facts.dtype.itemsize + survey.place_bytes, set()
     listed, needs = _stream_cost(facts, plan)
     nbytes = listed + _declaration(facts)
     zero = f"zero {facts.dtype.name}"

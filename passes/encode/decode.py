@@ -18,7 +18,7 @@ from onnxpress.rewriter.evaluate import evaluate
 from onnxpress.rewriter.functions import DECODING_DOMAIN
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.walk import nodes
-from onnxpress.rewriter.weights import Dense, Produced, Values
+from onnxpress.rewriter.weights import Dense, Produced, Values, values_of
 
 LAZY = 1 << 20
 """Bytes from which a decoded weight is not kept, but decoded again when it is read."""
@@ -27,6 +27,8 @@ LAZY = 1 << 20
 @dataclass(frozen=True, kw_only=True)
 class Decode(Pass):
     """Replace every encoded weight by a dense initializer, bit for bit what it was, and drop the decoding functions.
+
+    Sparse initializers become dense, too.
 
     Weights of 1 MB and more are decoded when they are read or written, so that a large model is never in memory whole.
     """
@@ -46,11 +48,16 @@ class Decode(Pass):
                 detach(weight.inputs[0])
                 to_constant(model.graph, weight, values)
                 report.change(weight.name, "decoded", bytes_after=values.nbytes, error=0.0)
+        sparse = model.sparse_weights()
+        for constant in sparse:
+            stored, dense = values_of(constant), _dense(values_of(constant))
+            report.change(constant.name, "no longer sparse", bytes_before=stored.stored_bytes, bytes_after=dense.nbytes)
+            model.replace_weight(constant, dense)
         sweep(model)
         _drop_functions(model)
-        if weights:
+        if count := len(weights) + len(sparse):
             after = model.weight_bytes()
-            report.change("graph", f"{len(weights)} weights are dense", bytes_before=before, bytes_after=after)
+            report.change("graph", f"{count} weights are dense", bytes_before=before, bytes_after=after)
         else:
             report.skip("graph", "no weight is encoded")
         return report
@@ -91,6 +98,12 @@ def _values(model: Model, batch: Sequence[gs.Variable], threads: int | None) -> 
             Dense(array) if array.nbytes < LAZY else _promise(model, weight, array.shape, array.dtype, threads)
         )
     return found
+
+
+def _dense(values: Values) -> Values:
+    if values.nbytes < LAZY:
+        return Dense(values.load())
+    return Produced(values.shape, values.dtype, values.load)
 
 
 def _promise(

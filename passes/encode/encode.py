@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.encode.books import split, write
-from onnxpress.passes.encode.budget import Budget
+from onnxpress.passes.encode.budget import Budget, load_limit
 from onnxpress.passes.encode.candidates import (
     BFLOAT16_OPSET,
     SMALL,
@@ -30,7 +30,9 @@ from onnxpress.passes.encode.evaluate import decoded_weights
 from onnxpress.passes.encode.measuring import seconds_more, unfolded
 from onnxpress.passes.encode.options import Option, options
 from onnxpress.passes.encode.parts import narrower, take_apart
-from onnxpress.passes.encode.plans import LAYOUTS, MOST_DISTINCT, Facts
+from onnxpress.passes.encode.plans import LAYOUTS, MOST_DISTINCT, Facts, Plan
+from onnxpress.passes.encode.reasons import why_dense
+from onnxpress.passes.encode.sparse import sparse_form, store_sparse
 from onnxpress.passes.encode.writer import Writer, shared_costs
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.packing import survey
@@ -43,7 +45,6 @@ from onnxpress.rewriter.weights import SparseForm, read, values_of
 BOOKS = 1024
 """Bytes below which a weight is not taken apart into codes and books."""
 _NARROW = {"float32": ("float16", "bfloat16"), "float64": ("float32", "float16")}
-_LOAD, _LOAD_WEIGHT = 1 << 31, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class Encode(Pass):
     for constants of any floating-point type and of 8- and 16-bit integers. Each is a call of a local function of
     standard operators on constant inputs, which ONNX Runtime inlines and folds: what runs is the dense graph. Where
     folding is switched off, the weights are decoded in every run. Bit for bit the same weights, which is checked. Comes
-    last: other passes see no weights in an encoded model.
+    last: other passes see no weights in an encoded model. Constants of any dtype with some dozens of elements that are
+    not zero become sparse initializers, which ONNX Runtime makes dense while it reads the file.
 
     ONNX Runtime keeps intermediate results until it has folded everything. Measured with version 1.32 on float32
     weights of 16 MB, at the peak and from start to session:
@@ -131,13 +133,17 @@ class Encode(Pass):
         candidates = self._by_books(model, candidates, budget, checker, report)
         tracked = bench.progress.track(candidates, label="survey weights")
         facts = [_facts(each.constant, model.opset) for each in tracked]
-        choices = [options(each, self.layouts, huffman=self.huffman) for each in facts]
+        layouts = [each.layouts(model, self.layouts) for each in candidates]
+        pairs = zip(facts, layouts, strict=True)
+        choices = [options(each, allowed, huffman=self.huffman) for each, allowed in pairs]
         costs = shared_costs({name for each in choices for option in each for name in option.needs}, model.opset)
         chosen = budget.choose(choices, costs, self.least_saving, report)
-        work = list(zip(candidates, facts, chosen, choices, strict=True))
-        for candidate, fact, option, every in bench.progress.track(work, label="encode weights"):
-            if option.plan is None:
-                report.skip(candidate.name, _why_not(fact, every))
+        work = list(zip(candidates, facts, chosen, choices, budget.free, strict=True))
+        for candidate, fact, option, every, free in bench.progress.track(work, label="encode weights"):
+            if option.plan is None or _is_stored_so(candidate.constant, option.plan):
+                sparse = isinstance(values_of(candidate.constant), SparseForm)
+                known = "is a sparse initializer already" if sparse else candidate.undecodable(model)
+                report.skip(candidate.name, known or why_dense(fact, every, free, budget))
                 continue
             weight, array = _encode(model, writer, candidate, option, taken)
             checker.add(weight, array)
@@ -168,9 +174,7 @@ class Encode(Pass):
             )
 
     def _budget(self, candidates: Sequence[Candidate]) -> Budget:
-        most = self.max_load_bytes
-        if most is None:
-            most = max(_LOAD, _LOAD_WEIGHT * sum(math.prod(values_of(c.constant).shape) for c in candidates))
+        most = load_limit(self.max_load_bytes, sum(math.prod(values_of(c.constant).shape) for c in candidates))
         return Budget(Limits(most, math.inf if self.max_load_seconds is None else self.max_load_seconds))
 
     def _by_books(
@@ -180,7 +184,8 @@ class Encode(Pass):
         found, taken = [], name_counts(model)
         for each in candidates:
             array = read(each.constant)
-            parts = split(array, values_of(each.constant)) if array.nbytes >= BOOKS else None
+            decoded = array.nbytes >= BOOKS and each.undecodable(model) is None
+            parts = split(array, values_of(each.constant)) if decoded else None
             if parts is not None and (reason := budget.refused(parts.load)):
                 report.skip(each.name, f"{parts.action} would take {reason}")
                 parts = None
@@ -205,7 +210,7 @@ class Encode(Pass):
         for each in constants(model):
             if values_of(each.constant).nbytes < SMALL:
                 small += 1
-            elif reason := self._excludes(each) or each.refused(model, outputs):
+            elif reason := self._excludes(each) or each.refused(model, outputs, self.layouts):
                 report.skip(each.name, reason)
             else:
                 found.append(each)
@@ -234,26 +239,25 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
-def _why_not(facts: Facts, choices: Sequence[Option]) -> str:
-    """Say what the smallest encoding would have taken."""
-    encoded = [each for each in choices if each.plan is not None]
-    if not encoded:
-        return f"saves nothing: {facts.survey.count} elements, too many of them distinct, and too few zeros"
-    best = min(encoded, key=lambda each: each.nbytes)
-    dense = choices[0].nbytes
-    if best.nbytes >= dense:
-        return f"saves nothing: {best.plan} would take {best.nbytes:,} bytes, dense {dense:,}"
-    return f"saves too little: {best.plan} would take {best.nbytes:,} of {dense:,} bytes, and functions besides"
+def _is_stored_so(constant: gs.Constant, plan: Plan) -> bool:
+    """Whether a constant that is to be a sparse initializer is one, and no larger than it would become."""
+    values = values_of(constant)
+    if not isinstance(values, SparseForm) or plan.layout != "sparse":
+        return False
+    return bool(values.tensor.ByteSize() <= sparse_form(read(constant)).tensor.ByteSize() + len(constant.name) + 2)
 
 
 def _encode(
     model: Model, writer: Writer, candidate: Candidate, option: Option, taken: Counter[str]
-) -> tuple[gs.Variable, Array]:
+) -> tuple[gs.Tensor, Array]:
     """Replace a constant by nodes that compute it, under its name unless a tensor elsewhere has it too."""
     constant = candidate.constant
     array = read(constant)
     if option.plan is None:
         raise ValueError("nothing to encode")
+    if option.plan.layout == "sparse":
+        store_sparse(model, constant)
+        return constant, array
     name = constant.name if taken[constant.name] == 1 else model.names.fresh(constant.name)
     weight = gs.Variable(name, array.dtype, list(array.shape))
     writer.write(weight, option.plan, take_apart(array, option.plan))

@@ -44,6 +44,8 @@ class Load:
 
 def load(facts: Facts, plan: Plan) -> Load:
     """What ONNX Runtime takes to decode a weight."""
+    if plan.layout == "sparse":
+        return Load()
     parts = len(PLANES[plan.coding]) if isinstance(plan.coding, int) else 0
     sparse = {"mask": _MASK, "plain": _SIMPLE, "fill": _SIMPLE}.get(plan.layout, _GAPS)
     memory = max(sparse, _PLANES.get(parts, _SIMPLE))

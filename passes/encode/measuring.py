@@ -55,12 +55,13 @@ def unfolded(model: Model, bench: Workbench) -> tuple[float, int | None] | None:
     All weights are decoded, node by node, in a session that optimises nothing.
 
     Returns:
-        Seconds, and the highest bytes of memory where the system tells; None for a model that is too large.
+        Seconds, and the highest bytes of memory where the system tells; None for a model that is too large, and for one
+        in which nodes decode nothing.
     """
     weights = decoded_weights(model)
-    alone = extract(model, weights)
-    if model.weight_bytes() > LARGEST:
+    if not weights or model.weight_bytes() > LARGEST:
         return None
+    alone = extract(model, weights)
     run = start(alone, optimise=False, threads=bench.threads)
     _trim()
     first, began = _highest(reset=True), time.perf_counter()

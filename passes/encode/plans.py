@@ -7,6 +7,7 @@ layout plain            every element, in order
        gaps4, gaps8     4 or 8 bits from one element that is not zero to the next, and these elements
        gaps             the same of up to 2 to 8 bits, each with a Huffman code
        fill             one element for all
+       sparse           a sparse initializer: the elements that are not zero, as they are, and their positions
 coding None             as they are
        1 to 8           a code of so many bits each, and the distinct elements
        huffman          a Huffman code for each, and the distinct elements
@@ -22,10 +23,12 @@ import numpy as np
 
 from onnxpress.passes.kernels.packing import Survey
 
-Layout: TypeAlias = Literal["plain", "mask", "gaps4", "gaps8", "gaps", "fill"]
+Layout: TypeAlias = Literal["plain", "mask", "gaps4", "gaps8", "gaps", "fill", "sparse"]
 Coding: TypeAlias = int | np.dtype | Literal["huffman"] | None
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+DECODED: tuple[Layout, ...] = tuple(each for each in LAYOUTS if each != "sparse")
+"""Those that nodes decode; ONNX Runtime itself reads sparse initializers."""
 CODE_BITS = range(1, 9)
 HUFFMAN: Literal["huffman"] = "huffman"
 PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
@@ -61,6 +64,8 @@ class Plan:
         places["gaps"] = f"Huffman-coded gaps below {1 << self.steps}"
         if self.layout == "fill":
             return "one value"
+        if self.layout == "sparse":
+            return "sparse initializer"
         if self.coding == HUFFMAN:
             values = "Huffman codes"
         elif isinstance(self.coding, int):

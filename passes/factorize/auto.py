@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.factorize.curves import measured
 from onnxpress.passes.factorize.inplace import InPlace, timed
+from onnxpress.passes.factorize.merge import merge_chains
 from onnxpress.passes.factorize.offers import Market, by_bytes, by_seconds
 from onnxpress.passes.factorize.prospects import cut, ladders_of, parted, timings_of
 from onnxpress.passes.factorize.schemes import SCHEMES
@@ -31,6 +32,7 @@ from onnxpress.passes.selection import (
 from onnxpress.passes.varied import with_varied
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.sites import find_sites
 
 _NAMES = tuple(scheme.name for scheme in SCHEMES)
 
@@ -60,10 +62,12 @@ class Factorize(SitePass):
         max_drop: as fast as can be while the metric falls by so much at most, on samples held out.
         ratio: in (0, 1]: the least noise with which this fraction of the parameters is left; where size is the goal.
         goal: `latency`, or `size`: what is to be gained.
-        schemes: to choose from: `svd`, `channel`, `spatial`, `tucker`, `cp`, `train`, `separable`, `groups`.
+        schemes: to choose from: `svd`, `channel`, `spatial`, `tucker`, `cp`, `train`, `separable`, `groups`,
+            and, where size is the goal, `lookup` for embeddings.
         batch_size: rows of the batches that are timed; None for batches as the samples have them.
         time_limit: seconds after which no other budget is tried; None for no limit.
-        refit: layers behind chains get weights that make up for these, where that does better on samples held out.
+        refit: layers behind chains get weights that make up for these, where that does better on samples held out, and
+            so do chains; off for samples unlike what the model will see.
         vary: where samples of a model that reads tokens are few, learn from variations of them, too.
     """
 
@@ -108,6 +112,8 @@ class Factorize(SitePass):
             raise ConfigError(f"{self.name}: speedup {self.speedup:g} is for goal latency; give ratio for goal size")
         if self.goal == "latency" and self.ratio is not None:
             raise ConfigError(f"{self.name}: ratio {self.ratio:g} is for goal size; give speedup for goal latency")
+        if self.goal == "latency" and self.schemes in (("lookup",), ["lookup"]):
+            raise ConfigError(f"{self.name}: scheme lookup is for goal size; nothing makes a look-up faster")
 
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Factorize what pays.
@@ -139,17 +145,23 @@ class _Work:
         """Choose, fit, judge, time; every candidate ends in the report."""
         owner, report = self._owner, self._report
         sites = owner.candidates(self._model, report)
-        ladders = ladders_of(self._model, sites, owner.schemes, report)
+        smaller = owner.goal == "size"  # what is looked up is never faster by a product
+        names = [each for each in owner.schemes if smaller or each != "lookup"]
+        ladders = ladders_of(self._model, sites, names, report)
         timings = timings_of(self._model, ladders, self._timing, report) if owner.goal == "latency" else {}
         known = measured(self._model, ladders, self._bench, report) if ladders else []
         offers = {each.site.name: by_seconds(each, timings[each.site]) if timings else by_bytes(each) for each in known}
         whole = sum(each.dense for each in timings.values()) if timings else sum(each.site.nbytes for each in known)
         demand = Demand(min_sqnr=owner.min_sqnr or 0.0, max_drop=owner.max_drop)
         place = InPlace(self._model, self._timing, self._ended) if timings else None
-        refitted = [site.name for site in sites] if owner.refit else []
+        refitted = [site.name for site in sites] if owner.refit else None
         with Judge(self._model, self._judging, demand) as judge:
             search = Search(self._model, Market(offers), place, judge, self._bench, self._ended, refitted)
             self._search(search, demand, whole)
+        if search.best is not None:
+            before = [site.name for site in find_sites(self._model)]
+            allowed = [site.name for site in sites]
+            merge_chains(search.best.model, search.best.report, before=before, allowed=allowed)
         reasons = self._finish(search)
         told = {skip.site for skip in report.skips} | {change.site for change in report.changes}
         for name in (site.name for site in sites):

@@ -8,18 +8,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnxpress.passes.aims import Aim, shift_for
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
-from onnxpress.passes.factorize.aims import Aim, shift_for
 from onnxpress.passes.factorize.latency import Ladder
+from onnxpress.passes.factorize.lookup import counts_of, metric_of
 from onnxpress.passes.factorize.schemes.base import ChainFactors, ChainScheme
 from onnxpress.passes.factorize.schemes.channel import ChannelScheme
 from onnxpress.passes.factorize.schemes.layer import Layer, rows_of
+from onnxpress.passes.factorize.schemes.lookup import LookupScheme
 from onnxpress.passes.intercepts import intercept_of
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.errors import decibels
 from onnxpress.passes.kernels.least_squares import error
 from onnxpress.passes.kernels.tensor import DegenerateError
+from onnxpress.passes.kernels.whitened import rank_errors
 from onnxpress.passes.prune.trials import Altered, Trials, open_trials
 from onnxpress.passes.report import Curve, Report
 from onnxpress.passes.selection import RefusalError
@@ -91,6 +94,9 @@ def measured(model: Model, ladders: Mapping[Site, Sequence[Ladder]], bench: Work
     with open_trials(model, list(ladders), bench) as trials:
         for site, pair in equations(model, model, list(ladders), bench):
             try:
+                if site.op == "Gather":
+                    found.append(_looked_up(model, site, ladders[site], trials, bench))
+                    continue
                 if isinstance(pair, RefusalError):
                     raise pair
                 found.append(_known(model, site, pair, ladders[site], trials, bench.seed))
@@ -116,6 +122,19 @@ def _known(model: Model, site: Site, pair: Pair, ladders: Sequence[Ladder], tria
     every = [attempt for each in left for attempt in tried[each.scheme.name]]
     telling = min(every, key=lambda each: abs(math.log(max(each.noise, _LEAST) / _TELLING)))
     return Known(site, left, noise, _harm(site, telling, trials))
+
+
+def _looked_up(model: Model, site: Site, ladders: Sequence[Ladder], trials: Trials, bench: Workbench) -> Known:
+    """The errors of a table, told by its singular values and put right by one rank on samples held out."""
+    ladder, rows, counts = ladders[0], rows_of(site), counts_of(model, site, bench)
+    metric = metric_of(counts.fit)
+    with threads_for(min(rows.shape)):
+        told = rank_errors(LookupScheme().values(site, rows, metric))[[rank for (rank,) in ladder.ranks]] ** 2
+        number = int(np.argmin(np.abs(np.log(np.maximum(told, _LEAST) / _TELLING))))
+        found = ladder.scheme.fit(site, rows, metric, ladder.ranks[number], bench.seed).dense()
+    telling = _Attempt(number, found, None, counts.error(rows, found) ** 2)
+    noise = np.maximum(told, _LEAST) * (max(telling.noise, _LEAST) / max(float(told[number]), _LEAST))
+    return Known(site, (ladder,), {ladder.scheme.name: noise}, _harm(site, telling, trials))
 
 
 def _harm(site: Site, attempt: _Attempt, trials: Trials) -> float:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxpress.passes.aims import Aim, ridge_for, shift_for
 from onnxpress.passes.equations import Pair
-from onnxpress.passes.factorize.aims import Aim, ridge_for, shift_for
 from onnxpress.passes.factorize.schemes.base import Factors, Ranks, Scheme
 from onnxpress.passes.factorize.schemes.layer import Layer, rows_of
 from onnxpress.passes.inputs import check_sole
@@ -128,6 +128,15 @@ def fit_learnt(model: Model, site: Site, pair: Pair, choose: Choose, *, seed: in
             return _better(site, pair, choose, rows, _Manner(seed, ridge, bias))
     except ValueError as failure:
         raise RefusalError(str(failure)) from failure
+
+
+def fit_either(
+    model: Model, site: Site, pair: Pair | RefusalError, choose: Choose, *, seed: int, refit: bool = True
+) -> Chain:
+    """As `fit_learnt`, or where there are no equations as `fit_plain`."""
+    if isinstance(pair, Pair):
+        return fit_learnt(model, site, pair, choose, seed=seed, refit=refit)
+    return fit_plain(site, choose, seed=seed, why=str(pair))
 
 
 @dataclass(frozen=True, slots=True)

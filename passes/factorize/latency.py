@@ -14,8 +14,8 @@ from onnxpress.passes.factorize.chain import replace_by_chain
 from onnxpress.passes.factorize.schemes.base import Ranks, Scheme
 from onnxpress.passes.factorize.schemes.cp import CPScheme
 from onnxpress.passes.kernels.arrays import Array, Float64Array
-from onnxpress.passes.prune.positions.faster import alone, timed
 from onnxpress.passes.selection import RefusalError
+from onnxpress.passes.stopwatch import alone, timed
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.errors import FeedError, ModelError
 from onnxpress.rewriter.model import Model

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.equations import Pair, equations
-from onnxpress.passes.factorize.fitting import Chain, fit_learnt, fit_plain, write_dense
-from onnxpress.passes.factorize.offers import Choice, Offer
-from onnxpress.passes.factorize.sequential import put
+from onnxpress.passes.equations import Pair
+from onnxpress.passes.factorize.fitting import Chain
+from onnxpress.passes.factorize.lookup import fit_seen
+from onnxpress.passes.factorize.offers import Choice
+from onnxpress.passes.factorize.sequential import fit_in_turn, put
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.refit import account, refit_site
 from onnxpress.passes.report import Report
@@ -38,34 +39,32 @@ class Made:
     refused: Mapping[str, str]
 
 
-def make(model: Model, choice: Choice, bench: Workbench, *, refitted: Collection[str] = ()) -> Made:
+def make(model: Model, choice: Choice, bench: Workbench, *, refitted: Collection[str] | None = ()) -> Made:
     """Fit all chains of a choice, each to what its layer reads behind the chains before it.
 
     Args:
         model: is not changed.
         choice: offers for layers of it.
         bench: brings the samples to learn from.
-        refitted: names of sites whose weights make up for chains before them, where they are not chosen.
+        refitted: names of sites whose weights make up for chains before them, where they are not chosen; None where
+            chains do not, either.
 
     Raises:
         FeedError: there are no samples.
     """
-    copy, refused = model.clone(), dict[str, str]()
-    report, found = Report("factorize"), list[tuple[Site, Chain]]()
-    for site, pair in equations(copy, model, _in_turn(copy, choice, refitted), bench):
-        try:
-            if site.name not in choice:
-                _refit(copy, site, pair, report)
-                continue
-            chain = _fitted(copy, site, pair, choice[site.name], bench.seed)
-            write_dense(copy, site, chain)
-        except RefusalError as refusal:
-            refused[site.name] = str(refusal)
-            continue
-        found.append((site, chain))
+    copy, report, refit = model.clone(), Report("factorize"), refitted is not None
+
+    def chain(site: Site, pair: Pair | RefusalError) -> Chain | None:
+        offer = choice.get(site.name)
+        if offer is None:
+            _refit(copy, site, pair, report)
+            return None
+        return fit_seen(copy, site, pair, lambda _: (offer.scheme, offer.ranks), bench, refit=refit)
+
+    found, refused = fit_in_turn(copy, model, _in_turn(copy, choice, refitted or ()), bench, chain)
     order = [site.name for site in find_sites(copy)]
-    for site, chain in found:
-        put(copy, site, chain, report)
+    for site, each in found:
+        put(copy, site, each, report)
     sweep(copy)
     report.changes.sort(key=lambda change: order.index(change.site))
     return Made(copy, {site.name: choice[site.name] for site, _ in found}, report, refused)
@@ -91,9 +90,3 @@ def _refit(model: Model, site: Site, pair: Pair | RefusalError, report: Report) 
     if math.isfinite(found.ridge):
         nbytes, error = site.nbytes, relative_error(before, site.array())
         report.change(site.name, account(found), bytes_before=nbytes, bytes_after=nbytes, error=error)
-
-
-def _fitted(model: Model, site: Site, pair: Pair | RefusalError, offer: Offer, seed: int) -> Chain:
-    if isinstance(pair, Pair):
-        return fit_learnt(model, site, pair, lambda _: (offer.scheme, offer.ranks), seed=seed)
-    return fit_plain(site, lambda _: (offer.scheme, offer.ranks), seed=seed, why=str(pair))

@@ -1,4 +1,4 @@
-"""Gemm and MatMul as chains of such."""
+"""Gemm, MatMul and what multiplies rows like them as chains of such."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxpress.passes.factorize.chain import Attributes, Link
+from onnxpress.passes.factorize.recurrent import RECURRENT, recurrent_links
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.model import Model
@@ -21,7 +22,7 @@ def matrix_links(op: str, layout: Layout, suffixes: Sequence[str], matrices: Seq
     """The layers for matrices [out, in], in the order of computation.
 
     Args:
-        op: `MatMul` or `Gemm`.
+        op: `MatMul`, `Gemm`, `Gather` of rows, or a recurrent layer.
         layout: of the weight they replace.
         suffixes: of their names.
         matrices: their product, from the last to the first, is the weight as [out, in].
@@ -29,6 +30,10 @@ def matrix_links(op: str, layout: Layout, suffixes: Sequence[str], matrices: Seq
     named = list(zip(suffixes, matrices, strict=True))
     if op == "Gemm":
         return _gemm(layout, named)
+    if op in RECURRENT:
+        return recurrent_links(layout, suffixes, matrices)
+    if op == "Gather":
+        return _lookup(named)
     ones = (1,) * (len(layout.shape) - 2)
     if layout.axes[-1] == "in":  # W·x = L·(R·x)
         return tuple(Link(suffix, each.reshape(*ones, *each.shape), left=True) for suffix, each in named)
@@ -42,6 +47,13 @@ def _gemm(layout: Layout, named: Sequence[tuple[str, Array]]) -> tuple[Link, ...
     name, first = before[0]
     links[0] = Link(name, np.ascontiguousarray(first.T), _turned, op=_first)
     return (*links, Link(suffix, last if layout.axes[0] == "out" else last.T, _scaled))
+
+
+def _lookup(named: Sequence[tuple[str, Array]]) -> tuple[Link, ...]:
+    """A narrow row of a table of [in, rank], multiplied."""
+    (name, first), *behind = named
+    links = [Link(name, np.ascontiguousarray(first.T), left=True)]
+    return (*links, *(Link(name, np.ascontiguousarray(each.T), op="MatMul") for name, each in behind))
 
 
 def _first(node: gs.Node) -> str:

@@ -16,8 +16,8 @@ from onnxpress.passes.factorize.latency import Ladder, Stopwatch, Timings
 from onnxpress.passes.factorize.matrix import refuse_old
 from onnxpress.passes.factorize.schemes import SCHEMES
 from onnxpress.passes.inputs import activation_of
-from onnxpress.passes.prune.positions.faster import shown_shapes
 from onnxpress.passes.report import Report
+from onnxpress.passes.seen import shown_shapes
 from onnxpress.passes.selection import RefusalError, skipping
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site

@@ -52,7 +52,7 @@ class Search:
         judge: compares results with the model.
         bench: brings the samples to learn from.
         ended: whether time is up.
-        refitted: names of sites whose weights may make up for chains before them.
+        refitted: names of sites whose weights may make up for chains before them; None for none, nor those of chains.
         best: the result that holds and gains most.
         verdict: on it.
         verdicts: on all choices that were fitted.
@@ -64,7 +64,7 @@ class Search:
     judge: Judge
     bench: Workbench
     ended: Callable[[], bool] = lambda: False
-    refitted: Collection[str] = ()
+    refitted: Collection[str] | None = ()
     best: Made | None = None
     verdict: Verdict | None = None
     verdicts: dict[tuple[object, ...], Verdict] = field(default_factory=dict)

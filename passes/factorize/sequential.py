@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.factorize.chain import refuse_different_uses, replace_by_chain
-from onnxpress.passes.factorize.fitting import Chain, Wanted, fit_learnt, fit_plain, write_dense
+from onnxpress.passes.factorize.fitting import Chain, Wanted, fit_plain, write_dense
+from onnxpress.passes.factorize.lookup import fit_seen
 from onnxpress.passes.factorize.matrix import refuse_old
 from onnxpress.passes.factorize.rules import RankedPass, shown
 from onnxpress.passes.factorize.schemes.base import Ranks, Scheme
 from onnxpress.passes.report import Report
-from onnxpress.passes.selection import check_flag, skipping
+from onnxpress.passes.selection import RefusalError, check_flag, skipping
 from onnxpress.passes.varied import with_varied
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.model import Model
@@ -74,19 +75,18 @@ class FactorizePass(RankedPass):
         return report
 
     def _learn(self, model: Model, sites: Sequence[Site], bench: Workbench, report: Report) -> None:
-        """Between two steps nothing but weights may change, so the chains take their places at the end."""
-        original, found = model.clone(), list[tuple[Site, Chain]]()
+        """What is learnt from samples."""
+        original = model.clone()
         bench = with_varied(original, bench, report) if self.vary else bench
-        for site, pair in equations(model, original, sites, bench):
-            with skipping(report, site.name):
-                if isinstance(pair, Pair):
-                    chain = fit_learnt(model, site, pair, self._chosen, seed=bench.seed, refit=self.refit)
-                else:
-                    chain = fit_plain(site, self._chosen, seed=bench.seed, why=str(pair))
-                write_dense(model, site, chain)
-                found.append((site, chain))
-        for site, chain in found:
-            put(model, site, chain, report)
+
+        def chain(site: Site, pair: Pair | RefusalError) -> Chain:
+            return fit_seen(model, site, pair, self._chosen, bench, refit=self.refit)
+
+        found, refused = fit_in_turn(model, original, sites, bench, chain)
+        for name, why in refused.items():
+            report.skip(name, why)
+        for site, each in found:
+            put(model, site, each, report)
 
     def _possible(self, model: Model, report: Report) -> list[Site]:
         """The candidates that can be written as chains."""
@@ -104,6 +104,42 @@ class FactorizePass(RankedPass):
     def _chosen(self, wanted: Wanted) -> tuple[Scheme, Ranks]:
         scheme = self.scheme(wanted.site)
         return scheme, self.choose(scheme, wanted)
+
+
+def fit_in_turn(
+    model: Model,
+    original: Model,
+    sites: Sequence[Site],
+    bench: Workbench,
+    fit: Callable[[Site, Pair | RefusalError], Chain | None],
+) -> tuple[list[tuple[Site, Chain]], dict[str, str]]:
+    """Chains for sites, each fitted to what its layer reads behind the chains before it.
+
+    Between two steps nothing but weights may change: layers get the dense weights that their chains stand for, and
+    `put` sets the chains in their places in the end.
+
+    Args:
+        model: holds the sites; their weights and biases change.
+        original: what it was.
+        sites: in any order.
+        bench: brings the samples to learn from.
+        fit: makes a chain of a site's equations, or does something else with the site.
+
+    Returns:
+        The chains, and reasons why others could not be fitted, by name of the site.
+
+    Raises:
+        FeedError: there are no samples.
+    """
+    found, refused = list[tuple[Site, Chain]](), dict[str, str]()
+    for site, pair in equations(model, original, sites, bench):
+        try:
+            if (chain := fit(site, pair)) is not None:
+                write_dense(model, site, chain)
+                found.append((site, chain))
+        except RefusalError as refusal:
+            refused[site.name] = str(refusal)
+    return found, refused
 
 
 def put(model: Model, site: Site, chain: Chain, report: Report) -> None:

@@ -10,6 +10,12 @@ import numpy as np
 
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 
+_MANY = 6
+"""Operands from which the best order is not looked for, only a good one."""
+
+_MOST = 1 << 26
+"""Numbers in an intermediate result, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -91,10 +97,15 @@ class Form:
 
 
 def contract(expression: str, *operands: Array) -> Float64Array:
-    """An einsum in float64."""
-    found: Float64Array = np.einsum(
-        expression, *(each.astype(np.float64, copy=False) for each in operands), optimize=True
-    )
+    """An einsum in float64, two operands at a time.
+
+    Left to itself NumPy allows no intermediate result larger than operands and result, and else sums over all letters
+    at once, which is many times slower.
+    """
+    whole = [each.astype(np.float64, copy=False) for each in operands]
+    way = "optimal" if len(whole) < _MANY else "greedy"
+    order = np.einsum_path(expression, *whole, optimize=(way, _MOST))[0]
+    found: Float64Array = np.einsum(expression, *whole, optimize=order)
     return found
 
 

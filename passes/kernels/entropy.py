@@ -64,6 +64,7 @@ class Source:
         self.count = values.size
         self.zeros = sum(part.zeros for part in self._parts)
         self.keep_zero = keep_zero and self.zeros > 0
+        self._parts = [part for part in self._parts if part.value.size] or self._parts[:1]
         self.energy = sum(part.level * float(part.square[-1]) for part in self._parts)
         self._plain = sum(float(part.square[-1]) for part in self._parts)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.einsums import Form, balance, norms_along, size_of
@@ -29,6 +30,12 @@ they leave free does not grow."""
 
 _STEP = 1.0
 """How much further than a sweep went is tried first, as a part of its own way."""
+
+_LARGE = 512
+"""Columns from which products with the metric are in float32: a relative error of 1e-6 of what is off."""
+
+_PIECE = 256
+"""Rows of the metric that are taken at a time."""
 
 _ROWS = 4096
 """Unknowns of a row up to which its equations are solved directly."""
@@ -94,8 +101,12 @@ def fit(
     problem = _Problem.of(form, form.sizes(factors), target, metric)
     if not problem.whole:
         return tuple(np.zeros(each.shape) for each in factors), 0.0
-    found, error = _alternate(problem, balance(form, factors), sweeps, tolerance)
+    start, quick = balance(form, factors), problem.quickened()
+    found, error = _alternate(quick, start, sweeps, tolerance)
     found = balance(form, found)
+    if quick is not problem:
+        error, before = problem.error(found), problem.error(start)
+        found, error = (found, error) if error <= before else (start, before)  # where all that is left is rounding
     _refuse_degenerate(form, found)
     return tuple(found), error
 
@@ -135,6 +146,8 @@ class _Problem:
         target: T, [rows, k].
         metric: H, [k, k], or None.
         whole: tr(T·H·Tᵀ).
+        narrow: H over `scale` in float32, where it is so large that products with it are what takes the time.
+        scale: mean of its diagonal.
     """
 
     form: Form
@@ -142,6 +155,8 @@ class _Problem:
     target: Float64Array
     metric: Array | None
     whole: float
+    narrow: NDArray[np.float32] | None = None
+    scale: float = 1.0
 
     @classmethod
     def of(cls, form: Form, sizes: dict[str, int], target: Array, metric: Array | None) -> _Problem:
@@ -154,12 +169,26 @@ class _Problem:
         whole = float(np.vdot(wide if metric is None else wide @ metric, wide))
         return cls(form, sizes, wide, metric, whole)
 
+    def quickened(self) -> _Problem:
+        """The same with a large metric in float32, too."""
+        if self.metric is None or len(self.metric) < _LARGE:
+            return self
+        scale = float(np.trace(self.metric)) / len(self.metric)
+        narrow = np.empty(self.metric.shape, np.float32)
+        np.divide(self.metric, scale, out=narrow, casting="same_kind")
+        return replace(self, narrow=narrow, scale=scale)
+
     def through(self, rows: Float64Array) -> Float64Array:
-        """Rows·H."""
-        return rows if self.metric is None else np.asarray(rows @ self.metric)
+        """Rows·H, about."""
+        if self.metric is None:
+            return rows
+        if self.narrow is None:
+            return np.asarray(rows @ self.metric)
+        size = float(np.abs(rows).max()) or 1.0
+        return np.asarray((rows / size).astype(np.float32) @ self.narrow, np.float64) * (size * self.scale)
 
     def error(self, factors: Sequence[Array]) -> float:
-        """Relative error."""
+        """Relative error, about."""
         lost = self.form.dense(factors).reshape(self.target.shape) - self.target
         return math.sqrt(max(0.0, float(np.vdot(self.through(lost), lost))) / self.whole)
 
@@ -177,7 +206,7 @@ class _Problem:
         unknowns = size_of(letters.replace(row, ""), part.sizes)
         if part.form.holders(row) == [at] and unknowns <= _ROWS:
             return _by_rows(part, own, at, unknowns)
-        return descend(part.form, own, at, part.target, part.metric)
+        return descend(part.form, own, at, part.target, part.metric, through=part.through)
 
 
 def _narrowed(
@@ -216,11 +245,21 @@ def _by_rows(problem: _Problem, factors: Sequence[Float64Array], index: int, unk
     form, letters = problem.form, problem.form.operands[index]
     row = letters.index(form.result[0])
     rest = [problem.sizes[letter] for letter in letters if letter != form.result[0]]
-    unit = np.moveaxis(np.eye(unknowns).reshape(unknowns, *rest), 0, row)
-    basis = form.dense([*factors[:index], unit, *factors[index + 1 :]]).reshape(unknowns, -1)
-    seen = problem.through(basis)
+
+    def onto(rows: Float64Array) -> Float64Array:
+        """Rows·Bᵀ, [rows, unknowns], some rows at a time, for the product may copy them."""
+        given = rows.reshape(len(rows), *(problem.sizes[each] for each in form.result[1:]))
+        found = (form.adjoint(factors, index, given[at : at + _PIECE]) for at in range(0, len(rows), _PIECE))
+        return np.concatenate([np.moveaxis(each, row, 0).reshape(-1, unknowns) for each in found])
+
+    if problem.metric is not None and set(letters) & set(form.result[1:]):  # most of B is zero: it is not built
+        seen = np.ascontiguousarray(onto(problem.metric).T)
+    else:
+        unit = np.moveaxis(np.eye(unknowns).reshape(unknowns, *rest), 0, row)
+        basis = form.dense([*factors[:index], unit, *factors[index + 1 :]]).reshape(unknowns, -1)
+        seen = problem.through(basis)
     before = np.moveaxis(factors[index], row, 0).reshape(len(problem.target), unknowns)
-    found = _solve(seen @ basis.T, problem.target @ seen.T, before)
+    found = _solve(onto(seen), problem.target @ seen.T, before)
     return np.moveaxis(found.reshape(-1, *rest), 0, row)
 
 

@@ -166,6 +166,7 @@ class Survey:
         gaps: distances from one element that is not zero to the next, from just before the first on, ascending; and
             how often each occurs.
         first: the first of these distances; 0 if there is none.
+        place_bytes: what the positions of elements that are not zero take, of 7 bits a byte.
     """
 
     count: int
@@ -174,6 +175,7 @@ class Survey:
     counts: Ints | None
     gaps: tuple[Ints, Ints]
     first: int
+    place_bytes: int = 0
 
     def step_counts(self, bits: int) -> Ints:
         """How often each step occurs among those of `pack_gaps`: [2^bits]."""
@@ -206,16 +208,24 @@ def survey(weight: Array, *, limit: int = 256) -> Survey:
         limit: distinct elements of interest.
     """
     # long distances are few, for they add up to the number of elements
-    short, long, first = np.zeros(_SHORT, np.int64), [np.empty(0, np.int64)], 0
+    short, long, first, last, places = np.zeros(_SHORT, np.int64), [np.empty(0, np.int64)], 0, -1, 0
     for each, _ in _gaps(weight):
         first = first or int(each[0])
+        at = last + np.cumsum(each)
+        last, places = int(at[-1]), places + _place_bytes(at)
         short += np.bincount(each[each < _SHORT], minlength=_SHORT)
         long.append(each[each >= _SHORT])
     lengths = np.flatnonzero(short)
     beyond = np.unique(np.concatenate(long), return_counts=True)
     gaps = np.concatenate([lengths, beyond[0]]), np.concatenate([short[lengths], beyond[1]])
     values, counts = tally(weight, limit) or (None, None)
-    return Survey(weight.size, int(gaps[1].sum()), values, counts, gaps, first)
+    return Survey(weight.size, int(gaps[1].sum()), values, counts, gaps, first, places)
+
+
+def _place_bytes(places: Ints) -> int:
+    """What ascending positions take, of 7 bits a byte."""
+    longer = (1 << 7 * count for count in range(1, 9))
+    return places.size + sum(places.size - int(np.searchsorted(places, each)) for each in longer)
 
 
 def _gaps(weight: Array) -> Iterator[tuple[Ints, Array]]:

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxpress.passes.kernels.arrays import PIECE, Array, Float64Array, Mask, magnitudes, pieces
+
+_SMALL = 16
+"""Scores of a group up to which comparing each pair of them is quicker than sorting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +261,21 @@ def _largest(scores: Float64Array, keep: int, group: int) -> Mask:
     padded = np.full((rows, groups * group, inner), -1.0)
     padded[:, :length] = scores
     split = padded.reshape(rows, groups, group, inner)
-    order = np.argsort(split, axis=2, kind="stable")
-    kept = np.ones(split.shape, np.bool_)
-    np.put_along_axis(kept, order[:, :, : group - keep], False, axis=2)
+    if group <= _SMALL and not np.isnan(padded.max(initial=0)):
+        kept = _outranked(np.ascontiguousarray(split.transpose(2, 0, 1, 3))).transpose(1, 2, 0, 3) < keep
+    else:
+        order = np.argsort(split, axis=2, kind="stable")
+        kept = np.ones(split.shape, np.bool_)
+        np.put_along_axis(kept, order[:, :, : group - keep], False, axis=2)
     return kept.reshape(padded.shape)[:, :length]
+
+
+def _outranked(members: Float64Array) -> NDArray[np.int8]:
+    """By how many of its group each score is outranked, [group, …], where of equal ones the last is the largest."""
+    above = np.zeros(members.shape, np.int8)
+    for second in range(1, len(members)):
+        for first in range(second):
+            larger = members[first] > members[second]
+            above[second] += larger
+            above[first] += ~larger
+    return above

@@ -30,13 +30,16 @@ def whitened_svd(target: Array, metric: Array | None) -> SVD:
 
     Args:
         target: T, [out, k], any float dtype, finite.
-        metric: H, [k, k], symmetric, not negative; it may be singular. None for the identity: the plain `svd`.
+        metric: H, [k, k], symmetric, not negative; it may be singular. Its diagonal, [k], positive, where it is
+            diagonal. None for the identity: the plain `svd`.
 
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
     """
     if metric is None:
         return svd(target)
+    if metric.ndim == 1:
+        return _by_parts(target, metric)
     check_metric(target, metric)
     wide = target.astype(np.float64)
     spread = float(np.trace(metric)) / len(metric)
@@ -74,6 +77,17 @@ def check_metric(target: Array, metric: Array | None) -> None:
         raise ValueError(f"a weight {list(target.shape)} has no metric of shape {list(metric.shape)}")
     if not np.isfinite(metric).all():
         raise ValueError("the metric is not finite")
+
+
+def _by_parts(target: Array, diagonal: Array) -> SVD:
+    """Inputs that have nothing to do with each other: singular vectors of the scaled weight."""
+    if target.ndim != 2 or diagonal.shape != (target.shape[1],):
+        raise ValueError(f"a weight {list(target.shape)} has no diagonal of shape {list(diagonal.shape)}")
+    if not (np.isfinite(diagonal).all() and (diagonal > 0).all()):
+        raise ValueError("the diagonal of the metric is not positive, or not finite")
+    root = np.sqrt(diagonal.astype(np.float64))
+    found = svd(target.astype(np.float64) * root)
+    return SVD(found.left, found.values, found.right / root)
 
 
 def _by_outputs(target: Float64Array, metric: Array, jitter: float) -> SVD:

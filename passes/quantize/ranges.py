@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.calibration.observers import Histogram, Observer, RangeObserver
 from onnxpress.calibration.statistics import KINDS, Statistics, fingerprint, versions
-from onnxpress.calibration.stream import describe, observe
+from onnxpress.calibration.stream import describe
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.affine import UINT8, Floats, Grid, Ints, affine_scale
 from onnxpress.passes.kernels.arrays import Array
@@ -21,6 +21,7 @@ from onnxpress.passes.kernels.clipping import entropy_range, mse_range, percenti
 from onnxpress.passes.quantize.bounds import floor_of
 from onnxpress.passes.quantize.placement import Wrapped
 from onnxpress.passes.quantize.rules import scalar
+from onnxpress.passes.shards import observe_in_shards
 from onnxpress.rewriter.edits import output_ids
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
@@ -212,9 +213,7 @@ def watch(model: Model, observers: Mapping[str, Observer], bench: Workbench) -> 
     Raises:
         FeedError: there are no samples.
     """
-    if bench.feed is None:
-        raise FeedError("ranges of activations come from samples; give some with --data, or quantize-dynamic instead")
-    observe(model, observers, bench.feed, providers=bench.providers, threads=bench.threads, progress=bench.progress)
+    observe_in_shards(model, observers, bench)
 
 
 def grids_of(

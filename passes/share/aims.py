@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from onnxpress.passes.aims import Aim, ridge_for, shift_for
 from onnxpress.passes.equations import Pair
 from onnxpress.passes.kernels.arrays import Array, Float64Array
-from onnxpress.passes.kernels.least_squares import choose_ridge, error, solve
-from onnxpress.passes.kernels.normal import Normal
+from onnxpress.passes.kernels.least_squares import error
 from onnxpress.passes.kernels.vector_fits import reassign, refit
 from onnxpress.passes.kernels.vectors import VectorCode
 from onnxpress.passes.storing import narrowed
@@ -25,9 +24,6 @@ _BRIEF = 8
 
 _LONG = 20
 """The same for those that stay."""
-
-_DAMPING = 0.01
-"""Part of the mean diagonal that is added to second moments where held-out samples ask for no refitted weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,19 +66,20 @@ def learn(
         RefusalError: the type cannot hold the result.
         ValueError: the equations cannot be solved.
     """
-    ridge = choose_ridge(pair.fit, pair.held_out, rows, bias=bias).ridge
-    aim = _Aim.of(pair.fit, rows, ridge, bias=bias)
+    ridge = ridge_for(pair, rows, bias=bias)
+    aim = Aim.of(pair.fit, rows, ridge, bias=bias)
     start = clustered(aim.metric)
     found = start
     for _ in range(ROUNDS):
-        found = aim.fitted(reassign(found, aim.target, aim.metric), iterations=_BRIEF)
+        found = refit(reassign(found, aim.target, aim.metric), aim.target, aim.metric, iterations=_BRIEF)
     before = error(pair.held_out, start.decode())
-    after = error(pair.held_out, found.decode(), _shift(pair.fit, found, bias=bias))
+    after = error(pair.held_out, found.decode(), shift_for(pair.fit, found.decode(), bias=bias))
     if not after < before:
         return Learnt(rounded(start, dtype), None, before, after)
     total = pair.total
-    found = rounded(_Aim.of(total, rows, ridge, bias=bias).fitted(found, iterations=_LONG), dtype)
-    return Learnt(found, _shift(total, found, bias=bias), before, after)
+    aim = Aim.of(total, rows, ridge, bias=bias)
+    found = rounded(refit(found, aim.target, aim.metric, iterations=_LONG), dtype)
+    return Learnt(found, shift_for(total, found.decode(), bias=bias), before, after)
 
 
 def rounded(code: VectorCode, dtype: np.dtype[Any]) -> VectorCode:
@@ -92,39 +89,3 @@ def rounded(code: VectorCode, dtype: np.dtype[Any]) -> VectorCode:
         RefusalError: it cannot hold the result.
     """
     return replace(code, books=narrowed(code.books, dtype, what="codebook").astype(np.float64))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Aim:
-    """What a code is fitted to: Σ ‖y − W·x − b‖² + λ·‖W − W₀‖² is tr((W − T)·H·(W − T)ᵀ), apart from a constant.
-
-    Attributes:
-        target: T, [rows, k], the dense weight for which it is least.
-        metric: H, [groups, k, k]: second moments, centred where there is a bias, plus λ.
-    """
-
-    target: Float64Array
-    metric: Float64Array
-
-    @classmethod
-    def of(cls, normal: Normal, rows: Array, ridge: float, *, bias: bool) -> _Aim:
-        """The aim of a layer with the weights `rows`; an infinite ridge is for one that keeps them."""
-        metric = normal.moment.copy()
-        if bias:
-            metric -= np.einsum("gk,gl->gkl", normal.input_sum, normal.input_sum) / normal.count
-        target = rows.astype(np.float64)
-        if math.isfinite(ridge):
-            target, _ = solve(normal, rows, ridge=ridge, bias=bias)
-        square = np.einsum("gkk->gk", metric)
-        damping = (ridge if math.isfinite(ridge) else _DAMPING) * square.mean(axis=1)
-        metric += np.where(damping > 0, damping, 1.0)[:, np.newaxis, np.newaxis] * np.eye(metric.shape[1])
-        return cls(target, metric)
-
-    def fitted(self, code: VectorCode, *, iterations: int) -> VectorCode:
-        """The same codes with the codebooks that do best, or nearly so."""
-        return refit(code, self.target, self.metric, iterations=iterations)
-
-
-def _shift(normal: Normal, code: VectorCode, *, bias: bool) -> Float64Array | None:
-    """What the bias gains by the weights of a code; None without one."""
-    return solve(normal, code.decode(), ridge=math.inf, bias=True)[1] if bias else None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
+from onnxpress.passes.jobs import Refusing, Stored, accepted, each
 from onnxpress.passes.kernels.arrays import Array, ascending
 from onnxpress.passes.kernels.binary import Book, binary, residual_binary, ternary
 from onnxpress.passes.kernels.errors import relative_error
@@ -89,42 +91,47 @@ class Binarize(SitePass):
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Give levels to every site that fits the options."""
         report = self.report()
-        for site, pair in self._with_equations(model, self.candidates(model, report), bench):
+        sites = self.candidates(model, report)
+        if bench.feed is None or not sites:
+            self._round_all(model, sites, bench, report)
+            return report
+        for site, pair in equations(model, model.clone(), sites, bench):
             with skipping(report, site.name):
                 if isinstance(pair, Pair):
                     self._fit(model, site, pair, report)
                 else:
-                    self._round(model, site, report, why=pair)
+                    why = f"; scales are those of the weights alone: {pair}"
+                    self._write(model, site, _rounded(self, Stored.of(site)), report, why=why)
         return report
 
-    @staticmethod
-    def _with_equations(
-        model: Model, sites: list[Site], bench: Workbench
-    ) -> Iterator[tuple[Site, Pair | RefusalError | None]]:
-        """Each site with what its layer should give; None without samples."""
-        if bench.feed is None or not sites:
-            yield from ((site, None) for site in bench.progress.track(sites, label="binarize", total=len(sites)))
-        else:
-            yield from equations(model, model.clone(), sites, bench)
+    def _round_all(self, model: Model, sites: Sequence[Site], bench: Workbench, report: Report) -> None:
+        """Nearest levels, by the weights alone, on as many workers as there are."""
+        weights = (Stored.of(site) for site in sites)
+        work = Refusing(partial(_rounded, self))
+        results = each(work, weights, progress=bench.progress, label=self.name, total=len(sites))
+        for site, result in zip(sites, results, strict=True):
+            with skipping(report, site.name):
+                self._write(model, site, accepted(result), report)
 
-    def _round(self, model: Model, site: Site, report: Report, *, why: RefusalError | None) -> None:
-        """Nearest levels, by the weights alone; what a large one becomes is measured and forgotten."""
-        layout, old = Layout.of(site), values_of(site.weight)
-        stored = old.load()
-        book = self._book(layout.to_rows(self._checked(site, layout, stored)), None, keep_zero=_sparse(stored))
+    def _write(self, model: Model, site: Site, found: _Rounded, report: Report, *, why: str = "") -> None:
+        """Give a site its levels; what a large one becomes is computed when it is read."""
+        old = values_of(site.weight)
+        self._tell(report, site, found.error, f"{self._what(found.book)}{why}")
+        model.replace_weight(site.weight, found.array if found.array is not None else lambda: found.coded(old.load()))
 
-        def coded(weight: Array) -> Array:
-            rows = layout.to_rows(weight)
-            return narrowed(layout.from_rows(book.values(book.choose(rows))), weight.dtype)
+    def nearest(self, weight: Stored) -> Book:
+        """The levels of a weight, by itself.
 
-        told = f"; scales are those of the weights alone: {why}" if why is not None else ""
-        self._tell(report, site, stored, coded(stored), f"{self._what(book)}{told}")
-        model.replace_weight(site.weight, coded(stored) if old.nbytes < LAZY else lambda: coded(old.load()))
+        Raises:
+            RefusalError: they save nothing, or it has so few values already.
+        """
+        rows = weight.layout.to_rows(self._checked(weight.layout, weight.array))
+        return self._book(rows, None, keep_zero=_sparse(weight.array))
 
     def _fit(self, model: Model, site: Site, pair: Pair, report: Report) -> None:
         """Levels, codes, scales and bias by what the layer should give."""
         layout, stored = Layout.of(site), site.array()
-        sparse = _sparse(self._checked(site, layout, stored))
+        sparse = _sparse(self._checked(layout, stored))
         found = fit_codes(
             model,
             site,
@@ -132,7 +139,8 @@ class Binarize(SitePass):
             lambda rows, importance: self._book(rows, importance, keep_zero=sparse),
             options=Coded(refit=self.refit, compensate=self.compensate, sparse=sparse),
         )
-        self._tell(report, site, stored, site.array(), f"{self._what(found.book)}; {found.account}")
+        error = relative_error(stored, site.array())
+        self._tell(report, site, error, f"{self._what(found.book)}; {found.account}")
 
     def _book(self, rows: Array, importance: Array | None, *, keep_zero: bool) -> Book:
         """The levels of each row, or of all."""
@@ -148,7 +156,7 @@ class Binarize(SitePass):
         except ValueError as error:
             raise RefusalError(str(error)) from error
 
-    def _checked(self, site: Site, layout: Layout, stored: Array) -> Array:
+    def _checked(self, layout: Layout, stored: Array) -> Array:
         """The weight.
 
         Raises:
@@ -170,8 +178,7 @@ class Binarize(SitePass):
             raise RefusalError(f"has no more than {count} distinct values{self._each()} already")
         return stored
 
-    def _tell(self, report: Report, site: Site, before: Array, after: Array, action: str) -> None:
-        error = relative_error(before, after)
+    def _tell(self, report: Report, site: Site, error: float, action: str) -> None:
         report.change(site.name, action, bytes_before=site.nbytes, bytes_after=site.nbytes, error=error)
 
     def _what(self, book: Book) -> str:
@@ -180,6 +187,29 @@ class Binarize(SitePass):
 
     def _each(self) -> str:
         return " a channel" if self.per == "channel" else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounded:
+    """The levels of a weight, and the weight on them where it is small."""
+
+    layout: Layout
+    book: Book
+    array: Array | None
+    error: float
+
+    def coded(self, weight: Array) -> Array:
+        """A weight on these levels."""
+        rows = self.layout.to_rows(weight)
+        return narrowed(self.layout.from_rows(self.book.values(self.book.choose(rows))), weight.dtype)
+
+
+def _rounded(owner: Binarize, weight: Stored) -> _Rounded:
+    """A weight on its nearest levels, by itself."""
+    found = _Rounded(weight.layout, owner.nearest(weight), None, 0.0)
+    array = found.coded(weight.array)
+    kept = array if array.nbytes < LAZY else None
+    return replace(found, array=kept, error=relative_error(weight.array, array))
 
 
 def _has_few(row: Array, most: int) -> bool:

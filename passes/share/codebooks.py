@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,10 +14,11 @@ import numpy as np
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.inputs import moments_of
+from onnxpress.passes.jobs import Refusing, Stored, accepted, each
 from onnxpress.passes.kernels.arrays import Array, pieces
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import LAZY, Layout, RefusalError, SitePass, check_choice, check_flag, skipping
-from onnxpress.passes.share.drafts import Draft, Weight
+from onnxpress.passes.share.drafts import Codebook, Draft, Weight
 from onnxpress.passes.share.refitting import refitted
 from onnxpress.rewriter.errors import FeedError
 from onnxpress.rewriter.model import Model
@@ -90,9 +92,13 @@ class CodebookPass(SitePass, ABC):
             wish = "refit" if self.refit else f"importance {self.importance}"
             raise FeedError(f"{self.name} learns from samples what layers read ({wish}); give some with --data")
         report = self.report()
-        for site, seen in self._steps(model, self.candidates(model, report), bench):
-            with skipping(report, site.name):
-                self._share(model, site, seen, report)
+        sites = self.candidates(model, report)
+        if self.learns:
+            for site, seen in self._seen(model, sites, bench):
+                with skipping(report, site.name):
+                    self._share(model, site, seen, report)
+        else:
+            self._share_alone(model, sites, bench, report)
         return report
 
     def share_site(self, model: Model, site: Site, pair: Pair | None, report: Report) -> None:
@@ -104,7 +110,7 @@ class CodebookPass(SitePass, ABC):
         squares = None if pair is None else _squares(pair.fit.moment + pair.held_out.moment)
         self._share(model, site, _Seen(squares, pair), report)
 
-    def _steps(self, model: Model, sites: Sequence[Site], bench: Workbench) -> Iterator[tuple[Site, _Seen]]:
+    def _seen(self, model: Model, sites: Sequence[Site], bench: Workbench) -> Iterator[tuple[Site, _Seen]]:
         """The sites, with what samples say of them."""
         weighed = self.importance != "none"
         if self.refit:
@@ -113,14 +119,21 @@ class CodebookPass(SitePass, ABC):
                     yield site, _Seen(missing=f"not refitted: {pair}")
                 else:
                     yield site, _Seen(_squares(pair.fit.moment + pair.held_out.moment) if weighed else None, pair)
-        elif weighed:
+        else:
             for site, moment in moments_of(model, sites, bench):
                 if isinstance(moment, RefusalError):
                     yield site, _Seen(missing=f"all count alike: {moment}")
                 else:
                     yield site, _Seen(_squares(moment.total))
-        else:
-            yield from ((each, _Seen()) for each in bench.progress.track(sites, label=self.name, total=len(sites)))
+
+    def _share_alone(self, model: Model, sites: Sequence[Site], bench: Workbench, report: Report) -> None:
+        """Give sites few values by their weights alone, on as many workers as there are."""
+        weights = (Stored.of(site) for site in sites)
+        work = Refusing(partial(_given, self))
+        results = each(work, weights, progress=bench.progress, label=self.name, total=len(sites))
+        for site, result in zip(sites, results, strict=True):
+            with skipping(report, site.name):
+                _write(model, site, accepted(result), report)
 
     def _share(self, model: Model, site: Site, seen: _Seen, report: Report) -> None:
         """Give one site few values; what a large one becomes is measured and forgotten.
@@ -128,31 +141,54 @@ class CodebookPass(SitePass, ABC):
         Raises:
             RefusalError: it stays as it is.
         """
-        layout, old = Layout.of(site), values_of(site.weight)
-        stored = old.load()
-        zeros = sum(int(np.count_nonzero(piece == 0)) for piece in pieces(stored))
-        weight = Weight(layout, stored, _importance(layout, seen.squares), zeros > SPARSE * stored.size)
+        stored = Stored.of(site)
+        weight, notes = _weighed(stored, seen)
         draft = self.draft(weight)
-        notes = [draft.said]
-        if weight.keep_zero:
-            notes.append(f"{zeros / site.size:.1%} zeros kept")
+        notes.insert(0, draft.said)
         if seen.pair is not None:
             draft, note = refitted(model, site, weight, draft, seen.pair, drafted=self.draft)
             notes.append(note)
         elif seen.missing:
             notes.append(seen.missing)
-        if old.nbytes < LAZY:
-            model.replace_weight(site.weight, draft.shared)
-        else:
-            book = draft.book
-            model.replace_weight(site.weight, lambda: book.shared(old.load()))
-        report.change(
-            site.name,
-            ", ".join(notes),
-            bytes_before=site.nbytes,
-            bytes_after=site.nbytes,
-            error=draft.error,
-        )
+        _write(model, site, _Given.of(draft, notes), report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The values that a weight gets, and the weight with them where it is small."""
+
+    book: Codebook
+    shared: Array | None
+    said: str
+    error: float
+
+    @classmethod
+    def of(cls, draft: Draft, notes: Sequence[str]) -> _Given:
+        shared = draft.shared if draft.shared.nbytes < LAZY else None
+        return cls(draft.book, shared, ", ".join(notes), draft.error)
+
+
+def _given(owner: CodebookPass, stored: Stored) -> _Given:
+    """What a weight gets by itself."""
+    weight, notes = _weighed(stored, _Seen())
+    draft = owner.draft(weight)
+    return _Given.of(draft, [draft.said, *notes])
+
+
+def _write(model: Model, site: Site, given: _Given, report: Report) -> None:
+    """Give a site its values; what a large one becomes is computed when it is read."""
+    old, book = values_of(site.weight), given.book
+    model.replace_weight(site.weight, given.shared if given.shared is not None else lambda: book.shared(old.load()))
+    report.change(site.name, given.said, bytes_before=site.nbytes, bytes_after=site.nbytes, error=given.error)
+
+
+def _weighed(stored: Stored, seen: _Seen) -> tuple[Weight, list[str]]:
+    """A weight as it is to get values, and what to say of it."""
+    array = stored.array
+    zeros = sum(int(np.count_nonzero(piece == 0)) for piece in pieces(array))
+    keep_zero = zeros > SPARSE * array.size
+    weight = Weight(stored.layout, array, _importance(stored.layout, seen.squares), keep_zero)
+    return weight, [f"{zeros / array.size:.1%} zeros kept"] if keep_zero else []
 
 
 def _squares(moment: Array) -> Array:

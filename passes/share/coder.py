@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +27,12 @@ _NARROWEST, _WIDEST = 0.25, 11.0
 """Widths between which one is sought that fits."""
 
 _TRIED = 10
+_PART, _STRETCH = 1 << 17, 1 << 12
+"""Elements that tell for all how wide codes may be, and those of them that lie side by side."""
+
+_SETTLED = 1e-4
+"""Where the values of these have settled well enough."""
+
 _CLOSE = 0.997
 """Part of the limit that is near enough."""
 
@@ -111,33 +119,53 @@ class ShareWithin(CodebookPass):
         return draft
 
     def _searched(self, coder: Coder, weight: Weight) -> tuple[Floats, Codes]:
-        """The widest codes that fit, by secants within a bracket."""
-        low, high, width = _NARROWEST, _WIDEST, min(max(self.width, _NARROWEST), _WIDEST)
+        """The widest codes that fit; of a large weight a part tells where to look."""
+        width = self.width
+        if weight.array.size > 2 * _PART:
+            part = _part_of(weight)
+            some = Coder(part.array, part.importance, keep_zero=weight.keep_zero, huffman=True, settled=_SETTLED)
+            width = self._within(some, part, weight.array.shape, width)[1]
+        return self._within(coder, weight, weight.array.shape, width)[0]
+
+    def _within(
+        self, coder: Coder, weight: Weight, shape: Sequence[int], width: float
+    ) -> tuple[tuple[Floats, Codes], float]:
+        """The widest codes with which a weight of a shape fits, by secants within a bracket, and their width."""
+        low, high, width = _NARROWEST, _WIDEST, min(max(width, _NARROWEST), _WIDEST)
+        listed = max(1.0, coder.listed * math.prod(shape) / weight.array.size)
         best = None
         for _ in range(_TRIED):
             found = coder.coded(width)
-            nbytes = self._bytes(found, weight)
+            nbytes = self._bytes(found, weight, shape)
             if nbytes <= self.limit:
-                best, low = found, width
+                best, low = (found, width), width
                 if nbytes >= _CLOSE * self.limit:
                     break
             else:
                 high = width
             if high - low < 0.01:
                 break
-            width += ((1 + _CLOSE) / 2 * self.limit - nbytes) * 8 / max(1, coder.listed)
+            width += ((1 + _CLOSE) / 2 * self.limit - nbytes) * 8 / listed
             width = width if low < width < high else (low + high) / 2
-        return best or coder.coded(_NARROWEST)
+        return best or (coder.coded(_NARROWEST), _NARROWEST)
 
     def _counted(self, coder: Coder, weight: Weight) -> tuple[Floats, Codes]:
         """The widest codes of whole bits that fit."""
         found = None
         for bits in sorted((each for each in CODE_BITS if each <= self.width + 1), reverse=True):
             found = coder.coded(bits)
-            if self._bytes(found, weight) <= self.limit:
+            if self._bytes(found, weight, weight.array.shape) <= self.limit:
                 return found
         return found or coder.coded(1)
 
-    def _bytes(self, found: tuple[Floats, Codes], weight: Weight) -> int:
+    def _bytes(self, found: tuple[Floats, Codes], weight: Weight, shape: Sequence[int]) -> int:
         values, codes = found
-        return least(stored_as(values.astype(weight.array.dtype)[codes], huffman=self.huffman)).nbytes
+        return least(stored_as(values.astype(weight.array.dtype)[codes], huffman=self.huffman, whole=shape)).nbytes
+
+
+def _part_of(weight: Weight) -> Weight:
+    """Stretches of a weight, evenly apart, flat."""
+    starts = np.linspace(0, weight.array.size - _STRETCH, _PART // _STRETCH).astype(np.int64)
+    places = (starts[:, None] + np.arange(_STRETCH)).reshape(-1)
+    importance = None if weight.importance is None else weight.importance.reshape(-1)[places]
+    return replace(weight, array=weight.array.reshape(-1)[places], importance=importance)

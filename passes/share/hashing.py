@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
+from onnxpress.passes.jobs import Stored
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.kernels.hashing import bucket_means, spread
@@ -19,8 +21,6 @@ from onnxpress.passes.selection import (
 from onnxpress.passes.share.alone import AlonePass, Shared
 from onnxpress.passes.share.saving import check_saving
 from onnxpress.passes.storing import narrowed
-from onnxpress.rewriter.sites import Site
-from onnxpress.rewriter.weights import values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,37 +55,37 @@ class ShareHash(AlonePass):
         if self.ratio is not None:
             check_part(self, "ratio")
 
-    def shared(self, site: Site, *, seed: int) -> Shared:
+    def shared(self, weight: Stored, *, seed: int) -> Shared:
         """The weights with the means of their buckets.
 
         Raises:
             RefusalError: so many buckets save nothing, or the weights are alike in each already, or no numbers.
         """
-        layout, old = Layout.of(site), values_of(site.weight)
-        weight = old.load()
-        buckets = self._buckets(site)
+        layout, array, hashed = weight.layout, weight.array, seed % 2**32
+        buckets = self._buckets(array)
         try:
-            means = bucket_means(layout.to_rows(weight), buckets, seed=seed % 2**32)
+            means = bucket_means(layout.to_rows(array), buckets, seed=hashed)
         except ValueError as failure:
             raise RefusalError(str(failure)) from failure
-        values = narrowed(means, old.dtype)
-        shape = (layout.rows, site.size // layout.rows)
-
-        def array() -> Array:
-            return layout.from_rows(spread(values, shape, seed=seed % 2**32))
-
-        error = relative_error(weight, array())
+        values = narrowed(means, array.dtype)
+        made = partial(_spread, layout, values, hashed)
+        error = relative_error(array, made(array))
         if error == 0:
             raise RefusalError(f"its weights are alike in each of {buckets} buckets already")
-        said = f"{buckets} buckets by hash, {8 * values.nbytes / site.size:.2f} bits a weight beside codes"
-        return Shared(array, said, error)
+        said = f"{buckets} buckets by hash, {8 * values.nbytes / array.size:.2f} bits a weight beside codes"
+        return Shared(made, said, error)
 
-    def _buckets(self, site: Site) -> int:
+    def _buckets(self, array: Array) -> int:
         """How many buckets there are.
 
         Raises:
             RefusalError: so many that they save nothing.
         """
-        buckets = self.buckets if self.buckets is not None else max(2, round((self.ratio or 0) * site.size))
-        check_saving(site.size, values_of(site.weight).dtype.itemsize, codes=buckets, what=f"{buckets} buckets")
+        buckets = self.buckets if self.buckets is not None else max(2, round((self.ratio or 0) * array.size))
+        check_saving(array.size, array.itemsize, codes=buckets, what=f"{buckets} buckets")
         return buckets
+
+
+def _spread(layout: Layout, values: Array, seed: int, weight: Array) -> Array:
+    """The value of the bucket of each weight."""
+    return layout.from_rows(spread(values, (layout.rows, weight.size // layout.rows), seed=seed))

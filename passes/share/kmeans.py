@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -113,7 +114,7 @@ class ShareKMeans(CodebookPass):
                     start=self.start,
                     seed=self.seed,
                 )
-                return Codebook(layout, centroids[None], lambda array: assign(array, centroids)), centroids.size
+                return Codebook(layout, centroids[None], partial(assign, centroids=centroids)), centroids.size
             books, _ = kmeans_rows(
                 layout.to_rows(weight.array),
                 count,
@@ -122,7 +123,7 @@ class ShareKMeans(CodebookPass):
                 start=self.start,
                 seed=self.seed,
             )
-            return Codebook(layout, books, lambda array: _by_rows(layout, books, array)), count
+            return Codebook(layout, books, partial(_by_rows, layout, books)), count
         except ValueError as error:  # weights that are no numbers
             raise RefusalError(str(error)) from error
 

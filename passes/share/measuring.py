@@ -37,6 +37,9 @@ _TRACE = 1e-6
 _SETTLED = 1e-4
 """Where values have settled well enough to be judged by; those that are written settle further."""
 
+_WIDTHS = 4
+"""Widths that are measured, at most."""
+
 _USUAL = 0.03
 HARMS = (_USUAL, 0.3, 0.003)
 """Noise of a layer at which what it does to the model is measured; that of a weight at the first."""
@@ -57,6 +60,12 @@ class Grid:
     widths: tuple[int, ...]
     huffman: bool
     points: int = len(HARMS)
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        """Widths that are measured: a few, for noise between them is nearly straight in its logarithm."""
+        wanted = np.geomspace(self.widths[0], self.widths[-1], _WIDTHS)
+        return tuple(sorted({min(self.widths, key=lambda each: abs(each - want)) for want in wanted}))
 
     def densities(self, before: float) -> Float64Array:
         """Parts that may stay of a weight, ascending; it gets no denser than it is."""
@@ -129,7 +138,7 @@ def by_weight(site: Site, grid: Grid, trials: Trials | None) -> Known:
         return known
     row, column = _near(known, _USUAL)
     whole = largest(rows, float(densities[row]))
-    coded = _coder(whole, None, float(densities[row]), grid).shared(grid.widths[column])
+    coded = _coder(whole, None, float(densities[row]), grid).shared(grid.measured[column])
     noise = relative_error(rows, coded) ** 2
     ratio = trials.noise({site.name: Altered(layout.from_rows(coded), None)}) / noise if noise else math.nan
     return replace(known, harms=((noise, ratio),) if 0 < ratio < math.inf else ())
@@ -158,12 +167,13 @@ def _coder(weight: Array, importance: Array | None, density: float, grid: Grid) 
 
 
 def _importance(pair: Pair, rows: int) -> Array | None:
-    """Of each weight of some outputs, by what it reads; the mean is one."""
+    """Of each weight of some outputs, by what it reads, in steps of 6 dB; the mean is about one."""
     squares = np.einsum("gkk->gk", pair.fit.moment + pair.held_out.moment)
     mean = float(squares.mean())
     if not 0 < mean < math.inf:
         return None
-    return np.repeat((squares / mean + _TRACE).astype(np.float32), rows // len(squares), axis=0)
+    steps = np.exp2(2 * np.rint(np.log2(np.maximum(squares / mean, _TRACE)) / 2))
+    return np.repeat(steps.astype(np.float32), rows // len(squares), axis=0)
 
 
 def _known(
@@ -177,16 +187,16 @@ def _known(
     """Bytes and noise at all points."""
     shape, axes, dtype = site.shape, list(site.axes), site.array().dtype
     turned = axes.index("out") > axes.index("in") if {"out", "in"} <= set(axes) else False
-    nbytes, noise = np.empty((2, len(densities), len(grid.widths)))
+    nbytes, noise = np.empty((2, len(densities), len(grid.measured)))
     plans: list[list[tuple[Stored, ...]]] = [[] for _ in coders]
     for row, coder in enumerate(coders):
-        for column, width in enumerate(grid.widths):
+        for column, width in enumerate(grid.measured):
             coded = coder.shared(width)
             as_stored = np.ascontiguousarray(coded.T if turned else coded).astype(dtype)
             found = distinct_plans(stored_as(as_stored, huffman=grid.huffman, whole=shape))
             nbytes[row, column], noise[row, column] = least(found).nbytes, judge(coded)
             plans[row].append(found)
-    widths = np.array(grid.widths, np.float64)
+    widths = np.array(grid.measured, np.float64)
     dense = plans[0][0][0].nbytes
     return Known(site, before, densities, widths, nbytes, noise, plans, (), dense, grid.huffman)
 

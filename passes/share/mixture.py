@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
+from onnxpress.passes.jobs import Stored
 from onnxpress.passes.kernels.arrays import Array, pieces
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.kernels.mixture import Mixture, fit_mixture, settle
@@ -16,8 +17,6 @@ from onnxpress.passes.selection import RefusalError, check_count, check_fraction
 from onnxpress.passes.share.alone import AlonePass, Shared
 from onnxpress.passes.share.saving import check_saving
 from onnxpress.passes.storing import narrowed
-from onnxpress.rewriter.sites import Site
-from onnxpress.rewriter.weights import values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +48,23 @@ class ShareMixture(AlonePass):
             raise wrong(self, "components", "lie in 2 to 256")
         check_fraction(self, "overlap")
 
-    def shared(self, site: Site, *, seed: int) -> Shared:
+    def shared(self, weight: Stored, *, seed: int) -> Shared:
         """The weights with the means of their components.
 
         Raises:
             RefusalError: that saves nothing, changes nothing, or cannot be done.
         """
-        old = values_of(site.weight)
-        weight = old.load()
-        if distinct(weight, self.components) is not None:
+        array = weight.array
+        if distinct(array, self.components) is not None:
             raise RefusalError(f"has no more than {self.components} distinct values already")
-        check_saving(site.size, old.dtype.itemsize, codes=self.components, what=f"{self.components} components")
-        mixture, means = settle(weight, self._mixture(weight, seed))
-        values = narrowed(means, old.dtype)
-        error = relative_error(weight, values[mixture.assign(weight)])
-        zeros = sum(int(np.count_nonzero(mixture.assign(piece) == mixture.spike)) for piece in pieces(weight))
+        check_saving(array.size, array.itemsize, codes=self.components, what=f"{self.components} components")
+        mixture, means = settle(array, self._mixture(array, seed))
+        values = narrowed(means, array.dtype)
+        error = relative_error(array, values[mixture.assign(array)])
+        zeros = sum(int(np.count_nonzero(mixture.assign(piece) == mixture.spike)) for piece in pieces(array))
         merged = f" of {self.components}" if values.size < self.components else ""
-        said = f"{values.size} components{merged}, {zeros / site.size:.1%} zeros"
-        return Shared(_sharing(old.load, mixture, values), said, error)
+        said = f"{values.size} components{merged}, {zeros / array.size:.1%} zeros"
+        return Shared(partial(_means, mixture, values), said, error)
 
     def _mixture(self, weight: Array, seed: int) -> Mixture:
         try:
@@ -81,11 +79,6 @@ class ShareMixture(AlonePass):
         return mixture
 
 
-def _sharing(load: Callable[[], Array], mixture: Mixture, values: Array) -> Callable[[], Array]:
-    """Computes the weights by the old ones."""
-
-    def shared() -> Array:
-        result: Array = values[mixture.assign(load())]
-        return result
-
-    return shared
+def _means(mixture: Mixture, values: Array, weight: Array) -> Array:
+    """The value of the component of each weight."""
+    return np.asarray(values[mixture.assign(weight)])

@@ -27,6 +27,9 @@ _ROUNDS = 3
 _SLIGHT = 0.003
 """Of the budget: what all share need not be known better."""
 
+_STRAY = 0.003
+"""Of the budget: where weights took so much more or less than was planned, what is left is shared out again."""
+
 _LEAST = 1e-12
 """Of the greatest noise: what counts as none."""
 
@@ -92,11 +95,11 @@ class Known:
         """From the largest to the smallest, each with more noise for a byte than the one before."""
         floor = _LEAST * max(float(self.noise.max()), 1e-30)
         densities, widths = _finer(np.log(self.densities)), _finer(self.widths)
-        noise, nbytes = (
-            np.exp(_between(np.log(each), np.log(self.densities), self.widths, densities, widths))
-            for each in (np.maximum(self.noise, floor), np.maximum(self.nbytes, 1))
-        )
-        noise = self.predicted(noise)
+        given, wanted = (np.log(self.densities), self.widths), (densities, widths)
+        # a bit of a code is so many bytes and 6 dB, so noise is straight in its logarithm
+        noise = self.predicted(np.exp(_between(np.log(np.maximum(self.noise, floor)), *given, *wanted)))
+        wide = _between(np.maximum(self.nbytes, 1), given[0], self.widths, given[0], widths)
+        nbytes = np.exp(_between(np.log(wide), given[0], widths, densities, widths))
         every = [Offer(1.0, math.inf, float(self.dense), 0.0, (Stored(None, self.dense),))] + [
             Offer(
                 float(np.exp(density)),
@@ -146,6 +149,8 @@ class Purse:
         self._opset = opset
         self.budget = budget
         self._stored: list[tuple[Stored, ...]] = []
+        self._planned: dict[str, Offer] = {}
+        self._strayed = 0.0
 
     @property
     def least(self) -> int:
@@ -164,7 +169,9 @@ class Purse:
 
     def offer(self, site: str) -> tuple[Offer, float]:
         """What is best for a weight, given what is left, and how many bytes it may take."""
-        chosen = self._chosen()
+        if not self._planned or self._strayed > _STRAY * self.budget:
+            self._planned, self._strayed = self._chosen(), 0.0
+        chosen = {name: self._planned[name] for name in self._coming}
         mine, others = chosen[site], [each for each in chosen.values() if each.width < math.inf]
         slack = max(0.0, self._left(list(chosen.values())) - sum(each.nbytes for each in chosen.values()))
         share = mine.nbytes / sum(each.nbytes for each in others) if mine.width < math.inf else 0.0
@@ -174,6 +181,8 @@ class Purse:
         """A weight can be stored in some ways, and is as it will be."""
         del self._coming[site]
         self._stored.append(distinct_plans(plans))
+        if site in self._planned:
+            self._strayed += abs(least(plans).nbytes - self._planned[site].nbytes)
 
     def _chosen(self) -> dict[str, Offer]:
         """The best offers for all weights that are still to come."""

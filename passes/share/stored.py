@@ -16,7 +16,7 @@ from onnxpress.passes.encode.choose import choose
 from onnxpress.passes.encode.costs import NAMED
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.encode.options import Option, options
-from onnxpress.passes.encode.plans import MOST_DISTINCT, Facts
+from onnxpress.passes.encode.plans import DECODED, MOST_DISTINCT, Facts
 from onnxpress.passes.encode.writer import shared_costs
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.packing import Survey, survey
@@ -36,7 +36,9 @@ def stored_as(array: Array, *, huffman: bool, whole: Sequence[int] | None = None
     shape = tuple(array.shape if whole is None else whole)
     size, seen = int(np.prod(shape, dtype=np.int64)), survey(array, limit=MOST_DISTINCT)
     seen = seen if size == array.size else _scaled(seen, size)
-    return options(Facts(shape, array.dtype, seen, (), size * array.dtype.itemsize), huffman=huffman)
+    return options(
+        Facts(shape, array.dtype, seen, (), size * array.dtype.itemsize), DECODED, huffman=huffman, brief=True
+    )
 
 
 def least(found: Sequence[Option]) -> Option:
@@ -68,7 +70,9 @@ def total(weights: Sequence[Sequence[Option]], opset: int) -> int:
 def refusals(model: Model, sites: Sequence[Site]) -> dict[str, str]:
     """Why `encode` leaves some weights as they are, whatever they hold; by the name of the site."""
     outputs, wanted = output_ids(model), {id(site.weight) for site in sites}
-    found = {each.name: each.refused(model, outputs) for each in constants(model) if id(each.constant) in wanted}
+    found = {
+        each.name: each.refused(model, outputs, DECODED) for each in constants(model) if id(each.constant) in wanted
+    }
     return {name: reason for name, reason in found.items() if reason is not None}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -38,6 +38,10 @@ from onnxpress.rewriter.weights import values_of
 
 _COPIES = 6
 """How many matrices as large as the weight there are then, of float64."""
+
+
+_PLAIN = 24
+"""Powers of two between which squares and their sums are well within float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,8 +192,10 @@ class ShareVectors(SitePass):
         Raises:
             RefusalError: it has none.
         """
-        code = self._clustered(_layout(site).to_rows(site.array()), None, bench)
-        return rounded(code, values_of(site.weight).dtype), f", without samples: {why}" if why else ""
+        rows = _layout(site).to_rows(site.array())
+        code = rounded(self._clustered(rows, None, bench), values_of(site.weight).dtype)
+        _check_better_than_zeros(relative_error(rows, code.decode(rows.dtype)), "weights")
+        return code, f", without samples: {why}" if why else ""
 
     def _learnt(self, model: Model, site: Site, pair: Pair | RefusalError, bench: Workbench) -> tuple[VectorCode, str]:
         """The code that gives the outputs of a layer best, and what to tell of it; the bias is replaced.
@@ -211,14 +217,16 @@ class ShareVectors(SitePass):
                 )
         except ValueError as failure:
             raise RefusalError(str(failure)) from failure
+        _check_better_than_zeros(min(learnt.before, learnt.after), "outputs")
         if intercept is not None and learnt.shift is not None:
             intercept.add(model, learnt.shift)
         return learnt.code, f", {learnt.account}"
 
     def _clustered(self, rows: Array, metric: Array | None, bench: Workbench) -> VectorCode:
+        scale = _scale(rows)
         try:
-            return cluster(
-                rows,
+            code = cluster(
+                np.ldexp(rows.astype(np.promote_types(rows.dtype, np.float32)), scale) if scale else rows,
                 length=self.length,
                 count=2**self.bits,
                 stages=self.stages,
@@ -226,6 +234,7 @@ class ShareVectors(SitePass):
                 metric=metric,
                 seed=bench.seed,
             )
+            return replace(code, books=np.ldexp(code.books, -scale)) if scale else code
         except ValueError as failure:  # weights that are no numbers
             raise RefusalError(str(failure)) from failure
 
@@ -249,6 +258,23 @@ def _refuse_learning(model: Model, site: Site) -> None:
     check_width(site)
     if (needed := _COPIES * 8 * site.size) > SOLVED:
         raise RefusalError(f"fitting codes to so many weights takes {needed / 1e9:.0f} GB")
+
+
+def _scale(rows: Array) -> int:
+    """The power of two by which very large or small weights, whose squares no type holds, come near to one."""
+    largest = max((float(np.abs(piece).max()) for piece in pieces(rows)), default=0.0)
+    exponent = math.frexp(largest)[1] if math.isfinite(largest) else 0
+    return -exponent if abs(exponent) > _PLAIN else 0
+
+
+def _check_better_than_zeros(error: float, what: str) -> None:
+    """Refuse sub-vectors that give less of a layer than no weights would.
+
+    Raises:
+        RefusalError: the relative error is not below that of zeros.
+    """
+    if not error < 1:
+        raise RefusalError(f"the {what} of the sub-vectors found are off by {error:.0%}: zeros would do as well")
 
 
 def _decoding(layout: Layout, code: VectorCode, dtype: np.dtype[Any]) -> Callable[[], Array]:

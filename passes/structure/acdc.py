@@ -28,6 +28,7 @@ from onnxpress.passes.structure.forms import (
     small,
     spans,
     stacked,
+    stacked_bytes,
 )
 from onnxpress.passes.structure.fourier import check_transforms, pairs, real, transform, weighted
 from onnxpress.passes.structure.toeplitz import outputs
@@ -76,7 +77,7 @@ class Cosines:
 
     def nbytes(self, shape: Shape, itemsize: int) -> int:
         """Two diagonals a layer."""
-        return FLOAT.itemsize * 2 * self.layers * shape[1] * stacked(shape, shape[1])[0]
+        return stacked_bytes(shape, 2 * self.layers)
 
     def fit(self, target: Array, metric: Float64Array | None, seed: int) -> Form:
         """Block by block, from diagonals near 1."""

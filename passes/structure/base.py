@@ -17,8 +17,8 @@ from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.inputs import activation_of, check_sole
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.pace import pace
-from onnxpress.passes.prune.positions.faster import shapes_seen
 from onnxpress.passes.report import Report
+from onnxpress.passes.seen import shapes_seen
 from onnxpress.passes.selection import Layout, RefusalError, SitePass, check_choice, check_flag, skipping
 from onnxpress.passes.structure.fitting import Found, find, write
 from onnxpress.passes.structure.forms import Shape, Structure, decode_at_load, stored_bytes

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxpress.passes.aims import Aim, ridge_for, shift_for
 from onnxpress.passes.equations import Pair
-from onnxpress.passes.factorize.aims import Aim, ridge_for, shift_for
 from onnxpress.passes.intercepts import intercept_of
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.errors import relative_error

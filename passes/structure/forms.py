@@ -176,6 +176,11 @@ def stacked(shape: Shape, inner: int) -> tuple[int, int]:
     return blocks, -(-shape[0] // blocks)
 
 
+def stacked_bytes(shape: Shape, count: int) -> int:
+    """Bytes of parameters, so many for each input, of square blocks stacked for the outputs."""
+    return FLOAT.itemsize * count * shape[1] * stacked(shape, shape[1])[0]
+
+
 def spans(shape: Shape, inner: int) -> list[slice]:
     """The outputs of each block."""
     blocks, height = stacked(shape, inner)

@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.arrays import Array
-from onnxpress.passes.prune.positions.faster import speedups
 from onnxpress.passes.selection import RefusalError
+from onnxpress.passes.stopwatch import speedups
 from onnxpress.passes.structure.forms import Form, Steps, Way
 from onnxpress.rewriter.edits import add_node, detach, sweep
 from onnxpress.rewriter.errors import FeedError, ModelError

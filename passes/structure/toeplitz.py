@@ -26,6 +26,7 @@ from onnxpress.passes.structure.forms import (
     small,
     spans,
     stacked,
+    stacked_bytes,
 )
 from onnxpress.passes.structure.fourier import check_transforms, pairs, real, scaled, transform, weighted
 from onnxpress.rewriter.model import Model
@@ -70,7 +71,7 @@ class ToeplitzLike:
 
     def nbytes(self, shape: Shape, itemsize: int) -> int:
         """Two columns for each term."""
-        return FLOAT.itemsize * 2 * self.rank * shape[1] * stacked(shape, shape[1])[0]
+        return stacked_bytes(shape, 2 * self.rank)
 
     def fit(self, target: Array, metric: Float64Array | None, seed: int) -> Form:
         """Block by block: the error of one has nothing to do with that of another."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from onnxpress.rewriter.couplings.engine import write_ledger
 from onnxpress.rewriter.couplings.groups import Group, Member, build_groups
 from onnxpress.rewriter.couplings.removal import remove_units
+from onnxpress.rewriter.couplings.reordering import reasons_to_stay, reorder_units
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import find_sites
 
-__all__ = ["Couplings", "Group", "Member", "find_couplings", "remove_units"]
+__all__ = ["Couplings", "Group", "Member", "find_couplings", "reasons_to_stay", "remove_units", "reorder_units"]
 
 
 @dataclass(frozen=True, slots=True)

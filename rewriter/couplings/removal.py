@@ -40,7 +40,7 @@ def remove_units(model: Model, removed: Mapping[Group, IntArray]) -> None:
     chosen = {group: units for group, units in chosen.items() if units.size}
     if not chosen:
         return
-    _check_model(model, chosen)
+    check_groups(model, chosen)
     plan = Plan(_axes(chosen), complete(model, infer_shapes(model)))
     touched = plan.tensors
     for graph, node in list(nodes(model.graph)):
@@ -94,7 +94,12 @@ def _checked(group: Group, units: IntArray) -> IntArray:
     return once
 
 
-def _check_model(model: Model, groups: Iterable[Group]) -> None:
+def check_groups(model: Model, groups: Iterable[Group]) -> None:
+    """Refuse groups that were found in another model, or before units were removed from this one.
+
+    Raises:
+        ModelError: names the group.
+    """
     present = {id(t): t for _, node in nodes(model.graph) for t in _touched(node)}
     for group in groups:
         for member in group.members:

@@ -1,6 +1,7 @@
 """What the factorization benchmark promises can be tried, and is judged as it is written."""
 
 import argparse
+import json
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from benchmarks import spectra
 from benchmarks.contest import Row
-from benchmarks.factorization import arguments, broken, contest_of, curve_of, front, keeping, plot, table
+from benchmarks.factorization import arguments, broken, contest_of, curve_of, front, keeping, note, plot, table
 from benchmarks.factorization_cases import BATCHES, CASES, PROMISES, PUBLISHED
 from benchmarks.spectra import Spectrum, fastest
 from onnxpress.models.zoo import ZOO
@@ -94,10 +95,34 @@ def test_decibels_of_ranks_run_from_nothing_to_everything():
 
 
 def test_layers_that_save_nothing_count_whole():
-    def layer(rank):
-        return Spectrum(site="a", out=64, inputs=64, work=100, weights=(), outputs=(), rank=rank, even=32.0)
+    assert [layer("a", 8).left, layer("b", 40).left] == [0.25, 1.0]
+    assert fastest([layer("a", 8), layer("b", 40)]) == pytest.approx(200 / 125)
+    assert spectra.table("m", [layer("a", 8), layer("b", 40)]).row_count == 2
+    assert spectra.plain([layer("a", 8)])["less_work"] == 4
 
-    assert [layer(8).left, layer(40).left] == [0.25, 1.0]
-    assert fastest([layer(8), layer(40)]) == pytest.approx(200 / 125)
-    assert spectra.table("m", [layer(8), layer(40)]).row_count == 2
-    assert spectra.plain([layer(8)])["less_work"] == 4
+
+def test_a_common_factor_counts_where_it_leaves_less_than_factors_of_each():
+    both = [layer("a", 24), layer("b", 24)]
+    shared = Spectrum("a + b", 128, 64, 200, (), (), rank=24, even=128 * 64 / 192, together=2)
+    assert fastest(both) == pytest.approx(200 / 150)
+    assert fastest([*both, shared]) == pytest.approx(128 * 64 / (24 * 192))
+    assert fastest([layer("a", 8), layer("b", 8), shared]) == 4
+
+
+def test_names_of_layers_that_read_the_same_are_told_as_one():
+    assert spectra._short("a/query/MatMul + a/key/MatMul") == "a/{query + key}/MatMul"
+    assert spectra._short("a/query/MatMul") == "a/query/MatMul"
+
+
+def layer(name, rank):
+    return Spectrum(site=name, out=64, inputs=64, work=100, weights=(), outputs=(), rank=rank, even=32.0)
+
+
+def test_results_of_other_models_stay_in_the_file(tmp_path):
+    file = tmp_path / "results.json"
+    note(file, "a", {"cases": []})
+    note(file, "b", {"cases": [1]})
+    assert json.loads(file.read_text())["models"] == {"a": {"cases": []}, "b": {"cases": [1]}}
+    file.write_text(json.dumps({"machine": "another", "models": {"a": 1}}))
+    note(file, "b", {"cases": []})
+    assert list(json.loads(file.read_text())["models"]) == ["b"]

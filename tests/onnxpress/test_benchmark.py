@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxpress import benchmark
 from onnxpress.benchmark import bench
 from onnxpress.rewriter.errors import ConfigError
 
@@ -25,3 +26,14 @@ def test_stops_when_the_time_is_up_but_not_before_three_pairs(model):
 def test_refuses_no_time_and_no_pairs(model, seconds, pairs):
     with pytest.raises(ConfigError, match="give"):
         bench(model, model, seconds=seconds, pairs=pairs)
+
+
+@pytest.mark.parametrize(("quick", "times"), [(1000.0, benchmark.LOADS), (0.0, 1)])
+def test_opening_a_session_is_timed_more_than_once_where_that_is_quick(model, monkeypatch, quick, times):
+    opened = []
+    runner = benchmark.Runner
+    monkeypatch.setattr(benchmark, "QUICK", quick)
+    monkeypatch.setattr(benchmark, "Runner", lambda *a, **k: opened.append(a) or runner(*a, **k))
+    (found,) = bench(model, model, seconds=0.01)
+    assert len(opened) == 1 + 2 * times  # the first reads what the inputs are
+    assert found.first.load_seconds > 0

@@ -51,6 +51,19 @@ def test_says_what_each_family_could_do_or_why_not():
     assert not gemm["encode"].possible
 
 
+def test_ranks_of_recurrent_layers_and_tables(parse_file):
+    path = parse_file(
+        """g (int64[6, 1] x) => (float[6, 2, 1, 5] y) {
+        t = Gather (table, x) y = LSTM <hidden_size = 5, direction = "bidirectional"> (t, w, r)
+    }""",
+        table=(30, 10),
+        w=(2, 20, 10),
+        r=(2, 20, 5),
+    )
+    table, inputs, state = (each.options["factorize"].text for each in inspect(path).layers)
+    assert (table, inputs, state) == ("rank ≤ 7", "rank ≤ 7", "reads the state")  # 7·40 < 300; 7·(40+10) < 400
+
+
 def test_sees_zeros_and_shared_values(model, tmp_path):
     loaded = Model.load(model)
     weight = next(each for each in loaded.constants() if each.name == "w")
@@ -65,7 +78,8 @@ def test_sees_zeros_and_shared_values(model, tmp_path):
 def test_counts_encoded_weights(model, tmp_path):
     result = Pipeline([ShareKMeans(bits=2), Encode()])(Model.load(model))
     result.model.save(tmp_path / "encoded.onnx")
-    assert inspect(tmp_path / "encoded.onnx").encoded == 3  # the zero bias too
+    found = inspect(tmp_path / "encoded.onnx")
+    assert (found.encoded, found.sparse) == (2, 1)  # the bias is zero
 
 
 def test_distinct_values_are_counted_up_to_a_limit():
@@ -137,3 +151,16 @@ def test_members_are_told_in_short():
         ["a", "heads", "12", "2 → 1: …" + "x" * 27 + ", … → c", "2.00 kB", ""],
         ["b", "channels", "3", "0 → 1: – → c", "10 B", "'x' is an input of the model"],
     ]
+
+
+def test_tells_of_sparse_initializers(parse_file, tmp_path):
+    text = "g (float[n, 64] x) => (float[n, 64] y) { y = MatMul(x, w) }"
+    model = Model.load(parse_file(text, w=(64, 64)))
+    weight = np.zeros((64, 64), np.float32)
+    weight[3, 4] = 1
+    model.replace_weight(model.constants()[0], weight)
+    Encode()(model).model.save(tmp_path / "sparse.onnx")
+    found = inspect(tmp_path / "sparse.onnx")
+    assert (found.sparse, found.encoded, found.other_bytes) == (1, 0, 0)
+    assert found.layers[0].options["encode"].text == "sparse"
+    assert any("1 weights are sparse initializers" in note for table in survey.tables_of(found) for note in table.notes)

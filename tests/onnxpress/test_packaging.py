@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 FOLDERS = ("onnxpress", "passes", "calibration", "rewriter", "models")
-OPTIONAL_IMPORTS = {"onnxruntime"}
-"""Which distribution brings it is the user's choice."""
+OPTIONAL_IMPORTS = {"onnxruntime", "ray"}
+"""Which distribution brings it is the user's choice, or whether it is there at all."""
 
 
 def files(*folders: str) -> Iterator[Path]:

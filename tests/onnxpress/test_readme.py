@@ -1,5 +1,6 @@
 """What the README tells a stranger to copy works."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -30,6 +31,25 @@ def test_the_python_examples_run(number, model, samples, tmp_path, monkeypatch):
 def test_the_recipe_is_valid(tmp_path):
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     assert [each.name for each in load(tmp_path / "mine.yaml").passes] == ["prune-magnitude", "share-kmeans", "encode"]
+
+
+def test_the_pipeline_runs(run, model, samples, tmp_path, monkeypatch):
+    (tmp_path / "model.onnx").write_bytes(model.read_bytes())
+    (tmp_path / "pipeline.yaml").write_text(blocks("yaml")[1], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    section = README.read_text(encoding="utf-8").split("## In a pipeline")[1].split("## ")[0]
+    schema, dry, verify = re.findall(r"^onnxpress .*", section, re.MULTILINE)
+    assert json.loads(run(*schema.split(">")[0].split()[1:])[1])
+    assert run(*dry.split()[1:])[0] == 0
+    assert run("run", "pipeline.yaml")[0] == 0
+    assert {each.name for each in (tmp_path / "build").iterdir()} == {
+        "junit.xml",
+        "model.onnx",
+        "model.onnx.manifest.json",
+        "report.html",
+        "report.json",
+    }
+    assert run(*verify.split("#")[0].split()[1:])[0] == 0
 
 
 def test_every_option_of_the_command_line_exists(run):

@@ -143,7 +143,8 @@ def test_schema_knows_every_pass_and_its_options():
     entries = content["properties"]["passes"]["items"]["anyOf"]
     assert "encode" in entries[0]["enum"]
     prune = next(each for each in entries[1:] if "prune-magnitude" in each["properties"])
-    options = prune["properties"]["prune-magnitude"]["anyOf"][0]["properties"]
+    assert prune["properties"]["prune-magnitude"]["anyOf"][0] == {"$ref": "#/definitions/prune-magnitude"}
+    options = content["definitions"]["prune-magnitude"]["properties"]
     assert {"sparsity", "include", "sites"} <= set(options)
     assert json.loads(json.dumps(content)) == content
 
@@ -159,3 +160,55 @@ def test_names_of_layers_to_leave_alone_have_an_option_of_their_own():
         parse("passes: [prune-channels: {count: 1, sites: {exclude: ['*']}}]", name="r", source="r.yaml")
     with pytest.raises(ConfigError, match=r"ignored_layers: should be a list, not '\*'"):
         parse("passes: [prune-channels: {count: 1, ignored_layers: '*'}]", name="r", source="r.yaml")
+
+
+def test_overrides_give_some_sites_other_options():
+    text = (
+        "passes: [{share-kmeans: {bits: 4, sites: {exclude: [last]}, overrides: {'*head*': {bits: 8}, b: {bits: 2}}}}]"
+    )
+    all_but, heads, second = (each.options() for each in read(text).passes)
+    assert (all_but["bits"], all_but["include"], all_but["exclude"]) == (4, ("*",), ("last", "*head*", "b"))
+    assert (heads["bits"], heads["include"], heads["exclude"]) == (8, ("*head*",), ("last",))
+    assert (second["bits"], second["include"], second["exclude"]) == (2, ("b",), ("last", "*head*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{share-kmeans: {overrides: [4]}}", "passes.0.overrides: write {glob: {option: value}}"),
+        ("{share-kmeans: {overrides: {h: 4}}}", "passes.0.overrides: write {glob: {option: value}}"),
+        ("{share-kmeans: {bits: 4, overrides: {h: {bits: 99}}}}", "passes.0.overrides.h.bits: "),
+        (
+            "{share-kmeans: {bits: 4, overrides: {h: {bit: 9}}}}",
+            "passes.0.overrides.h.bit: share-kmeans has no such option",
+        ),
+        (
+            "{share-kmeans: {bits: 4, overrides: {h: {include: [a]}}}}",
+            "passes.0.overrides.h.include: the glob 'h' chooses",
+        ),
+        ("{share-kmeans: {bits: 4, overrides: {h: {sites: {}}}}}", "passes.0.overrides.h.sites: the glob 'h' chooses"),
+        ("{normalise: {overrides: {h: {}}}}", "passes.0.overrides: normalise works on the whole model"),
+    ],
+)
+def test_overrides_that_mean_nothing_are_refused(text, complaint):
+    with pytest.raises(ConfigError) as caught:
+        read(f"passes: [{text}]")
+    assert str(caught.value).startswith(f"recipe.yaml: {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("passes: []\nlimits: {}\nlimits: {}", "line 3, column 1: not YAML: 'limits' stands here twice"),
+        ("passes: [{encode: {a: 1, a: 2}}]", "line 1, column 26: not YAML: 'a' stands here twice"),
+    ],
+)
+def test_what_stands_twice_is_refused(text, complaint):
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert str(caught.value) == f"recipe.yaml: {complaint}"
+
+
+def test_a_mapping_that_is_merged_into_others_may_be_changed():
+    text = "passes: [{share-kmeans: &a {bits: 4}}, {share-kmeans: {<<: *a, bits: 5}}, {share-kmeans: {<<: *a}}]"
+    assert [each.options()["bits"] for each in read(text).passes] == [4, 5, 4]

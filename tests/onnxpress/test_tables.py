@@ -16,7 +16,9 @@ def test_sizes(nbytes, text):
     assert tables.size(nbytes) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.00342, "3.42 ms"), (1.5, "1.50 s"), (0.12, "120 ms")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.00342, "3.42 ms"), (1.5, "1.50 s"), (0.12, "120 ms"), (2.71e-5, "27.1 µs"), (0, "0.00 ms")]
+)
 def test_durations(seconds, text):
     assert tables.duration(seconds) == text
 
@@ -43,6 +45,7 @@ def test_what_was_measured_of_the_whole_stands_below_the_passes():
 @pytest.mark.parametrize(
     ("action", "kind"),
     [
+        ("equal to 'a/3' and stored once", "equal to … and stored once"),
         ("int8 per channel, activations uint8, 31.2 dB", "int8 per channel"),
         ("int8 in the file, float when it runs: it is shared", "int8 in the file"),
         ("90.0% zeros, 12.0% before", "zeros"),
@@ -63,6 +66,10 @@ def test_says_what_was_done_to_layers(action, kind):
     assert tables.kinds(report) == f"2 {kind}, 1 scaled"
     assert tables.passes([report]).rows[0][2] == f"2 {kind}, 1 scaled"
     assert tables.kinds(report, most=1) == f"2 {kind}, 1 others"
+
+
+def test_a_metric_that_hardly_rose_did_not_fall_by_minus_nothing():
+    assert (tables.number(-0.00001), tables.number(0.25), tables.number(None)) == ("0.0000", "0.2500", "")
 
 
 def test_groups_sites_that_were_left_alone_for_the_same_reason():

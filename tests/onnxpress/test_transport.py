@@ -5,11 +5,14 @@ import json
 
 import pytest
 
+from onnxpress.calibration.session import Runner
 from onnxpress.compression import compress
+from onnxpress.decoding import decode_file
+from onnxpress.inspection import Subject
 from onnxpress.outcome import LimitsNotMet
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.recipe import Limits
-from onnxpress.rewriter.errors import ConfigError
+from onnxpress.rewriter.errors import ConfigError, ModelError
 from onnxpress.rewriter.model import Model
 from onnxpress.transport import pack
 
@@ -90,3 +93,10 @@ def test_never_writes_over_what_is_read(model, tmp_path):
     source = model.rename(tmp_path / "out.onnx.zst")
     with pytest.raises(ConfigError, match="is the input"):
         compress(source, tmp_path / "out.onnx", transport="zst")
+
+
+@pytest.mark.parametrize("read", [Model.load, Runner, Subject.of, lambda path: decode_file(path, path.with_name("o"))])
+def test_a_compressed_model_is_refused_with_what_to_do(model, read):
+    packed = pack(model, "zst").paths[0]
+    with pytest.raises(ModelError, match=f"decompress it first: zstd -d {packed}"):
+        read(packed)

@@ -408,3 +408,10 @@ def test_leaves_the_models_as_they_are(chain, bench):
     before = model.to_proto().SerializeToString(), chain.to_proto().SerializeToString()
     list(equations(model, chain, find_sites(model), bench(chain, *BATCHES)))
     assert before == (model.to_proto().SerializeToString(), chain.to_proto().SerializeToString())
+
+
+@pytest.mark.parametrize(("rows", "count"), [(30, 30), (1000, 300)])
+def test_sums_about_as_many_rows_as_asked(chain, bench, rows, count):
+    batches = [array(100, 6) for _ in range(3)]
+    # four rows for each of six inputs are the least
+    assert [pair.total.count for pair in pairs_of(chain, bench(chain, *batches), rows=rows)] == [count] * 2

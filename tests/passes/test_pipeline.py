@@ -72,3 +72,20 @@ def test_a_pass_called_alone_leaves_the_callers_model(model: Model) -> None:
 def test_names_the_pass_that_broke_the_graph(model: Model) -> None:
     with pytest.raises(InvariantError, match=r"after break: .*NoSuchThing"):
         Pipeline([Halve(), Break()])(model)
+
+
+def test_calls_after_each_pass_with_the_model_as_it_is_by_then(model: Model) -> None:
+    seen: list[tuple[str, float]] = []
+
+    def after(now: Model, report: Report) -> None:
+        seen.append((report.name, float(now.array(now.constants()[0])[0])))
+
+    Pipeline([Halve(), Halve()], after=after)(model)
+    assert seen == [("normalise", 1.0), ("halve", 0.5), ("halve", 0.25)]
+
+
+def test_shows_what_each_pass_did(model: Model) -> None:
+    result = Pipeline([Halve()], normalise=False)(model)
+    assert repr(result) == "<halve: 1 changed, 0 left alone>"
+    result.reports[0].warnings.append("<b>look</b>")
+    assert "halve: &lt;b&gt;look&lt;/b&gt;" in result._repr_html_()

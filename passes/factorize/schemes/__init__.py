@@ -4,6 +4,7 @@ from onnxpress.passes.factorize.schemes.base import Scheme
 from onnxpress.passes.factorize.schemes.channel import ChannelScheme, SVDScheme
 from onnxpress.passes.factorize.schemes.cp import CPScheme
 from onnxpress.passes.factorize.schemes.groups import GroupScheme
+from onnxpress.passes.factorize.schemes.lookup import LookupScheme
 from onnxpress.passes.factorize.schemes.separable import SeparableScheme
 from onnxpress.passes.factorize.schemes.spatial import SpatialScheme
 from onnxpress.passes.factorize.schemes.train import TrainScheme
@@ -18,5 +19,6 @@ SCHEMES: tuple[Scheme, ...] = (
     TrainScheme(),
     SeparableScheme(),
     GroupScheme(),
+    LookupScheme(),
 )
 """All of them."""

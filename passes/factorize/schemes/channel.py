@@ -28,8 +28,13 @@ class ChannelScheme(ChainScheme):
     closed: ClassVar[bool] = True
 
     def refuse(self, site: Site) -> None:
-        """Nothing but what is no layer."""
-        Layer.of(site)
+        """Refuse what is no layer that multiplies.
+
+        Raises:
+            RefusalError: it is none.
+        """
+        if Layer.of(site).op == "Gather":
+            raise RefusalError("is an embedding: a look-up needs no multiply-adds, its factors would")
 
     def ranks(self, site: Site) -> Ranks:
         """The smaller side of the matrix."""
@@ -69,7 +74,7 @@ class ChannelScheme(ChainScheme):
 
 
 class SVDScheme(ChannelScheme):
-    """The same for matrices: MatMul, Gemm and convolutions of one position (Eckart and Young, 1936)."""
+    """The same for matrices (Eckart and Young, 1936): MatMul, Gemm, convolutions of one position, recurrent layers."""
 
     name: ClassVar[str] = "svd"
 
@@ -79,6 +84,7 @@ class SVDScheme(ChannelScheme):
         Raises:
             RefusalError: it has one.
         """
+        super().refuse(site)
         layer = Layer.of(site)
         if math.prod(layer.sides) > 1:
             raise RefusalError(f"has a {layer.described()} kernel, which is no matrix")

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxpress.passes.factorize.recurrent import RECURRENT, refuse_state
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.rewriter.model import DEFAULT_DOMAINS
 from onnxpress.rewriter.sites import Site
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+_SPLIT = (*CONVOLUTIONS, "Gemm", "MatMul", *RECURRENT, "Gather")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,9 @@ class Layer:
     are group by group.
 
     Attributes:
-        op: `Conv`, `ConvTranspose`, `Gemm` or `MatMul`.
+        op: `Conv`, `ConvTranspose`, `Gemm`, `MatMul`, `LSTM`, `GRU`, `RNN`, or `Gather` for a table of rows.
         groups: of a convolution, else 1.
-        out: outputs of a group.
+        out: outputs of a group; of a recurrent layer the gates of all directions.
         channels: inputs of a group.
         sides: of the kernel; empty for matrices.
         strides: along the sides; the largest where several nodes share the weight.
@@ -47,13 +49,14 @@ class Layer:
         Raises:
             RefusalError: it is none that a chain can replace.
         """
-        if site.op == "Gather":
-            raise RefusalError("is an embedding: a look-up needs no multiply-adds, its factors would")
-        if site.op not in (*CONVOLUTIONS, "Gemm", "MatMul") or (site.node.domain or "") not in DEFAULT_DOMAINS:
-            raise RefusalError(f"is a weight of {site.op}; only Conv, ConvTranspose, Gemm and MatMul are split")
+        if site.op not in _SPLIT or (site.node.domain or "") not in DEFAULT_DOMAINS:
+            raise RefusalError(f"is a weight of {site.op}; only those of {', '.join(_SPLIT)} are split")
         layout = Layout.of(site)
         if site.op in CONVOLUTIONS:
             return cls._convolution(site, layout)
+        if site.op in RECURRENT:
+            refuse_state(site)
+            return cls(site.op, 1, layout.rows, layout.shape[-1], (), (), layout)
         if (count := math.prod(layout.shape[:-2])) != 1:
             raise RefusalError(f"holds {count} independent matrices")
         if site.op == "Gemm" and site.uses[0].index == 0:

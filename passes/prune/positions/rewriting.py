@@ -10,10 +10,11 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.pace import Pace, pace
-from onnxpress.passes.prune.positions.faster import Measured, Seen, Stopwatch, shapes_seen
+from onnxpress.passes.prune.positions.faster import Measured, Stopwatch
 from onnxpress.passes.prune.positions.kept import Kept
 from onnxpress.passes.prune.positions.products import products_for
 from onnxpress.passes.report import Report
+from onnxpress.passes.seen import Seen, shapes_seen
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.edits import sweep
 from onnxpress.rewriter.model import Model

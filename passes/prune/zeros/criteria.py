@@ -69,6 +69,12 @@ class Problem:
         parts = self.weight.reshape(self.gradient.shape)[:, chosen]
         return Problem(parts.reshape(-1, parts.shape[2]), self.moment, self.gradient[:, chosen], self.axes)
 
+    def reordered(self, order: Array) -> Problem:
+        """The problem with the inputs of a layer without groups in another order."""
+        axes = Axes(self.axes.scale[:, :, order], self.axes.values, self.axes.basis[:, order])
+        moment = self.moment[:, order[:, np.newaxis], order]
+        return Problem(self.weight[:, order], moment, self.gradient[:, :, order], axes)
+
     def dense(self, damping: float) -> Float64Array:
         """The best weight without zeros, drawn towards the one that is there; [out, k].
 
@@ -116,6 +122,17 @@ class Criterion:
         if self.saliency == "magnitude":
             return magnitude(weight)
         return wanda(weight, moment) if self.saliency == "wanda" else obd(weight, moment)
+
+    def worth(self, problem: Problem, *, damping: float) -> Float64Array:
+        """What each weight of a layer is worth by itself, once the dense weight is fitted where the criterion learns.
+
+        Args:
+            problem: of the layer.
+            damping: of the moment, as a part of its diagonal.
+        """
+        if self.learns:
+            return obd(problem.dense(damping), problem.moment)
+        return self.scores(problem.weight, problem.moment)
 
     def prune(self, problem: Problem, sparsity: float, *, damping: float, hurry: bool = False) -> Sparse:
         """Choose what stays; where the criterion learns, with the weights that make up for what goes.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from onnxpress.rewriter.sites import Site
 
 _DAMPINGS = (1.0, 0.3, 0.1, 0.03, 0.01)
 """What is chosen from: few samples want more of it."""
+
+
+Arrange: TypeAlias = Callable[[Float64Array], Array | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +118,13 @@ class Layer:
         weight, shift = solve(fit, sparse.weight, ridge=choice.ridge, mask=sparse.mask, bias=self.biased)
         return Attempt(weight, shift, choice.after**2)
 
-    def prune(self, sparsity: float) -> Sparse:
+    def prune(self, sparsity: float, *, arrange: Arrange | None = None) -> Sparse:
         """Prune the layer by all samples.
+
+        Args:
+            sparsity: fraction that goes.
+            arrange: of what each weight is worth, [out, k], the order of inputs in which the pattern is to hold, or
+                None for the one they have. The result has them as they are.
 
         Raises:
             ValueError: values that are not finite, or a moment with negative directions.
@@ -122,7 +132,12 @@ class Layer:
         with threads_for(self.weight.shape[1]):
             damping = self.damping(sparsity)
             problem = Problem.of(self.pair.total, self.weight, biased=self.biased, fitted=self.reconstruct)
-            return self.criterion.prune(problem, sparsity, damping=damping)
+            order = None if arrange is None else arrange(self.criterion.worth(problem, damping=damping))
+            if order is None:
+                return self.criterion.prune(problem, sparsity, damping=damping)
+            sparse = self.criterion.prune(problem.reordered(order), sparsity, damping=damping)
+            back = np.argsort(order)
+            return Sparse(sparse.weight[:, back], sparse.mask[:, back])
 
     @cached_property
     def _some(self) -> tuple[Problem, tuple[Normal, Normal]]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -8,9 +10,10 @@ from onnxpress.passes.blockwise.rounding import (
     activation_factors,
     by_factors,
     by_gptq,
-    by_half_quadratic,
-    by_nearest,
+    by_weight,
+    coded,
     matrix_of,
+    stored,
 )
 from onnxpress.passes.kernels.blocks import from_codes
 from onnxpress.passes.kernels.errors import relative_error
@@ -32,6 +35,11 @@ def moment(random):
     return (x.T @ x).astype(np.float32)[None]
 
 
+def by_method(site, how, method):
+    how = replace(how, method=method)
+    return coded(site, how, by_weight(stored(site), how))
+
+
 def lost(site, found, moment):
     factors = 1 if found.blocked.factors is None else found.blocked.factors
     back = from_codes(found.blocked.codes(), found.blocked.steps) / factors
@@ -42,10 +50,10 @@ def lost(site, found, moment):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_no_method_is_worse_than_nearest_in_what_it_minimises(site, moment, bits, symmetric):
     how = How(bits, 32, "any", symmetric)
-    nearest = by_nearest(site, how)
+    nearest = by_method(site, how, "rtn")
     output, weight = lost(site, nearest, moment)
     assert weight == pytest.approx(nearest.error, rel=1e-6)
-    assert lost(site, by_half_quadratic(site, how), moment)[1] <= weight
+    assert lost(site, by_method(site, how, "hqq"), moment)[1] <= weight
     assert lost(site, by_gptq(site, how, moment), moment)[0] <= output * (1 + 1e-5)
     factors = activation_factors([site], how, moment)
     if factors is not None:
@@ -56,7 +64,7 @@ def test_no_method_is_worse_than_nearest_in_what_it_minimises(site, moment, bits
 
 def test_samples_make_a_difference_at_four_bits(site, moment):
     how = How(4, 32, "any", symmetric=False)
-    assert lost(site, by_gptq(site, how, moment), moment)[0] < 0.5 * lost(site, by_nearest(site, how), moment)[0]
+    assert lost(site, by_gptq(site, how, moment), moment)[0] < 0.5 * lost(site, by_method(site, how, "rtn"), moment)[0]
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -76,7 +84,7 @@ def test_says_by_how_much_the_output_is_nearer(site, moment):
 def test_half_quadratic_scales_that_gain_nothing_are_nearest(build):
     weight = np.tile(np.arange(-8, 8, dtype=np.float32), (3, 2)).T.copy()
     model = build([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, x=("n", 32))
-    found = by_half_quadratic(find_sites(model)[0], How(4, 16, "hqq", symmetric=True))
+    found = by_method(find_sites(model)[0], How(4, 16, "any", symmetric=True), "hqq")
     assert found.told == "nearest, which hqq does not better"
     assert found.error == 0
 
@@ -85,4 +93,4 @@ def test_refuses_what_is_no_number(build):
     weight = np.full((8, 8), np.inf, np.float32)
     model = build([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, x=("n", 8))
     with pytest.raises(RefusalError, match="NaN or infinities"):
-        by_nearest(find_sites(model)[0], How(4, 32, "rtn", symmetric=True))
+        by_method(find_sites(model)[0], How(4, 32, "any", symmetric=True), "rtn")

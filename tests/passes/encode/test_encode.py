@@ -316,3 +316,12 @@ def test_lenet_pruned_and_shared_needs_huffman_codes_for_thirty_five_times(tmp_p
 def test_rejects_globs_that_are_no_list():
     with pytest.raises(ConfigError, match=r"exclude must be a list of globs, got '\*head\*'"):
         Encode(exclude="*head*")
+
+
+def test_tells_of_constants_inside_of_local_functions(make_model, make_weight):
+    model = make_model({"w": make_weight((64, 64), distinct=4)})
+    inside = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(make_weight((64,))))
+    parts = ["x"], ["y"], [inside, helper.make_node("Add", ["x", "c"], ["y"])], [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("own", "Shift", *parts))
+    report = Encode(measure=False)(model).report
+    assert reasons(report)["Shift"] == "1 constants inside of this local function: normalise first"

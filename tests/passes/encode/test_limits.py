@@ -22,7 +22,7 @@ def test_chooses_larger_plans_where_the_smallest_take_too_much_memory(make_model
     assert {c.action for c in held.report.changes} == {"gaps of 4 bits, codes of 4 bits"}
     assert "of max_load_bytes = 5,000,000" in reasons(held.report)["graph"]
     assert "graph" not in reasons(free.report)
-    assert least.report.changes == []
+    assert {c.action for c in least.report.changes} == {"sparse initializer"}  # loads like a dense weight
 
 
 def test_rejects_a_negative_saving():
@@ -37,7 +37,7 @@ def test_chooses_larger_plans_where_the_smallest_take_too_long(make_model, make_
     assert {c.action for c in held.report.changes} == {"gaps of 4 bits, codes of 4 bits"}
     assert "seconds more to load, of max_load_seconds = 0.008" in reasons(held.report)["graph"]
     assert "graph" not in reasons(free.report)
-    assert least.report.changes == []
+    assert {c.action for c in least.report.changes} == {"sparse initializer"}  # loads like a dense weight
 
 
 def test_tells_what_loading_took_and_what_happens_without_folding(make_model, make_weight):
@@ -90,3 +90,14 @@ def test_rejects_flags_that_are_neither_true_nor_false(flag):
 def test_rejects_negative_memory():
     with pytest.raises(ConfigError, match="max_load_bytes must be a whole number of at least 0, got -1"):
         Encode(max_load_bytes=-1)
+
+
+def test_a_weight_that_stays_dense_for_the_load_limit_says_so(make_model, make_weight):
+    model = make_model({"w": make_weight((64, 64), distinct=16), "v": make_weight((64, 64), distinct=16, seed=1)})
+    told = reasons(Encode(max_load_bytes=60_000)(model).report)
+    limited = [reason for reason in told.values() if "together the weights" in reason]
+    wanted = r"would take [\d,]+ of [\d,]+ bytes, but [\d,]+ bytes of memory to load, of max_load_bytes = 60,000"
+    assert limited
+    assert all(re.search(wanted, reason) for reason in limited)
+    held = reasons(Encode(max_load_seconds=1e-5)(model).report)
+    assert all("seconds more to load, of max_load_seconds = 1e-05" in held[name] for name in ("node0", "node1"))

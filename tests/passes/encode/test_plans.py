@@ -31,7 +31,7 @@ def smallest(array, narrow=()):
         (0.1, 15, "Huffman-coded gaps below 128, codes of 4 bits"),
         (0.01, 15, "gaps of 8 bits, codes of 4 bits"),
         (0.01, None, "gaps of 8 bits"),
-        (0.0, None, "one value"),
+        (0.0, None, "sparse initializer"),
     ],
 )
 def test_the_smallest_plan_is_the_one_to_expect(make_weight, density, distinct, expected):
@@ -110,3 +110,12 @@ def test_codes_in_more_parts_take_longer_to_load():
     eight, seven = found[Plan("plain", 8)], found[Plan("plain", 7)]
     assert eight.nbytes < seven.nbytes
     assert eight.seconds < seven.seconds
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("distinct", [3, 30, 200])
+def test_few_plans_hold_one_about_as_small_as_all(make_weight, density, distinct):
+    known = facts(make_weight((96, 96), density=density, distinct=distinct))
+    every, few = options(known), options(known, brief=True)
+    assert min(each.nbytes for each in few) <= 1.01 * min(each.nbytes for each in every)
+    assert len(few) < len(every) or density == 1

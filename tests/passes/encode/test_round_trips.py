@@ -12,7 +12,7 @@ from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.encode.evaluate import extract
 from onnxpress.passes.encode.options import options
 from onnxpress.passes.encode.parts import narrower, take_apart
-from onnxpress.passes.encode.plans import CODE_BITS, LAYOUTS, MOST_DISTINCT, Facts, Plan
+from onnxpress.passes.encode.plans import CODE_BITS, DECODED, MOST_DISTINCT, Facts, Plan
 from onnxpress.passes.encode.writer import Writer
 from onnxpress.passes.kernels.packing import survey
 from onnxpress.rewriter.evaluate import evaluate
@@ -44,7 +44,7 @@ def weight_of(dtype, shape, pool, density, seed):
 def plans_of(array, *, huffman=True):
     wanted = tuple(FLOATS[name] for name in NARROWER.get(array.dtype.name, ()))
     facts = Facts(array.shape, array.dtype, survey(array, limit=MOST_DISTINCT), narrower(array, wanted), array.nbytes)
-    found = [option.plan for option in options(facts, huffman=huffman) if option.plan is not None]
+    found = [option.plan for option in options(facts, DECODED, huffman=huffman) if option.plan is not None]
     return [plan for plan in found if plan.steps in (0, 3)]  # other widths of steps differ in numbers only
 
 
@@ -87,9 +87,9 @@ def test_all_layouts_and_codings_are_among_those(make_model, dtype):
             array = weight_of(dtype, (30, 31), pool, density, distinct)
             found |= set(check_all(model.clone(), array, levels=(False,)))
     # Expand, which `fill` and relative indices need, takes no bfloat16
-    layouts = LAYOUTS if dtype.name != "bfloat16" else ("plain", "mask")
-    assert {plan.layout for plan in found} == set(layouts)
-    for layout in set(layouts) - {"fill"}:
+    layouts = set(DECODED) if dtype.name != "bfloat16" else {"plain", "mask"}
+    assert {plan.layout for plan in found} == layouts
+    for layout in layouts - {"fill"}:
         codings = {plan.coding for plan in found if plan.layout == layout}
         assert codings >= {*CODE_BITS, "huffman"}, layout
 

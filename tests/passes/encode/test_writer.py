@@ -9,7 +9,7 @@ from onnxpress.passes.encode.costs import ARGUMENT, CALL, NAMED, TENSOR, cost
 from onnxpress.passes.encode.evaluate import extract
 from onnxpress.passes.encode.options import options
 from onnxpress.passes.encode.parts import narrower, take_apart
-from onnxpress.passes.encode.plans import MOST_DISTINCT, Facts, Plan
+from onnxpress.passes.encode.plans import DECODED, MOST_DISTINCT, Facts, Plan
 from onnxpress.passes.encode.writer import Writer
 from onnxpress.passes.kernels.huffman import BLOCK
 from onnxpress.passes.kernels.packing import survey
@@ -24,7 +24,8 @@ def plans_for(array, *, bfloat16=False):
     narrow = narrower(array, dtypes) if array.dtype.kind == "f" else ()
     facts = Facts(array.shape, array.dtype, survey(array, limit=MOST_DISTINCT), narrow, array.nbytes)
     # steps of other widths differ in numbers only
-    return [option.plan for option in options(facts) if option.plan is not None and option.plan.steps in (0, 2, 5)]
+    found = [option.plan for option in options(facts, DECODED) if option.plan is not None]
+    return [plan for plan in found if plan.steps in (0, 2, 5)]
 
 
 def decode_in_onnxruntime(model, array, plans, *, optimise):

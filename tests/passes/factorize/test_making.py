@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxpress.calibration.metrics import sqnr
-from onnxpress.passes.factorize import making
+from onnxpress.passes.factorize import fitting, making
 from onnxpress.passes.factorize.making import make
 from onnxpress.passes.factorize.offers import Offer
 from onnxpress.passes.factorize.schemes.channel import SVDScheme
@@ -58,3 +58,11 @@ def test_what_cannot_be_fitted_stays_with_the_reason(layers, samples, monkeypatc
     assert made.refused == {"conv": "holds values that are not finite"}
     assert not made.choice
     assert next(node.name for node in made.model.graph.nodes) == "conv"
+
+
+@pytest.mark.parametrize(("refitted", "asked"), [((), 1), (None, 0)])
+def test_chains_make_up_for_others_only_where_something_is_refitted(layers, samples, monkeypatch, refitted, asked):
+    ridges = []
+    monkeypatch.setattr(fitting, "ridge_for", lambda *given, bias: ridges.append(0.1) or 0.1)
+    make(layers, choice_of(low=(SVDScheme(), (8,))), samples, refitted=refitted)
+    assert len(ridges) == asked

@@ -164,11 +164,11 @@ def test_skips_the_left_operand_of_a_gemm(build):
     assert refusal(model) == "is the left operand of a Gemm; only the right one is split"
 
 
-def test_skips_recurrent_layers(build):
-    node = helper.make_node("RNN", ["x", "w", "r"], ["y"], hidden_size=40, name="rnn")
-    model = build([node], {"w": normal(1, 40, 40), "r": normal(1, 40, 40)}, x=(3, 1, 40))
-    reasons = {skip.reason for skip in FactorizeSVD(rank=2)(model).report.skips}
-    assert reasons == {"is a weight of RNN; only Conv, ConvTranspose, Gemm and MatMul are split"}
+def test_skips_weights_of_other_operators(build):
+    node = helper.make_node("FusedMatMul", ["x", "w"], ["y"], domain="com.microsoft")
+    reason = refusal(build([node], {"w": normal(40, 40)}, x=(5, 40)))
+    known = "Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN, Gather"
+    assert reason == f"is a weight of FusedMatMul; only those of {known} are split"
 
 
 def test_leaves_convolutions_alone_if_asked(build):

@@ -192,3 +192,15 @@ def test_takes_little_memory_beside_the_metric():
 def test_refuses(change, reason):
     with pytest.raises(ValueError, match=reason):
         fit("or,riyx->oiyx", *change(start_of("or,riyx->oiyx", 0), *problem(0)))
+
+
+def test_a_large_metric_is_as_good_in_single_precision(monkeypatch):
+    rng = np.random.default_rng(0)
+    mixed = rng.standard_normal((64, 600)) @ rng.standard_normal((600, 600))
+    metric, target = mixed.T @ mixed + np.eye(600), rng.standard_normal((12, 600))
+    start = [rng.standard_normal(shape) for shape in ((12, 8), (8, 6, 5, 5), (6, 24))]
+    found, error = fit("or,rsyx,si->oiyx", start, target, metric, sweeps=4)
+    monkeypatch.setattr(multilinear, "_LARGE", 10_000)
+    exact = fit("or,rsyx,si->oiyx", start, target, metric, sweeps=4)[1]
+    np.testing.assert_allclose(error, exact, rtol=1e-4, atol=0)  # sweeps do not end at the very minimum
+    np.testing.assert_allclose(error, relative("or,rsyx,si->oiyx", found, target, metric), rtol=1e-9, atol=0)

@@ -129,6 +129,21 @@ def test_no_group_holds_more_than_it_may_and_the_largest_stay(seed, shape, group
         assert (part[~chosen] <= np.broadcast_to(weakest, part.shape)[~chosen]).all()
 
 
+@modest
+@given(seed=seeds, group=st.integers(1, 17), levels=st.sampled_from([None, 3]))
+def test_groups_keep_the_same_however_large_they_are_sorted(seed, group, levels):
+    scores = np.abs(weight_of(seed, (5, 41), levels=levels))
+    found = nm_mask(scores, keep=seed % group + 1, group=group, axis=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning, "_SMALL", 0)  # all are sorted
+        np.testing.assert_array_equal(nm_mask(scores, keep=seed % group + 1, group=group, axis=1), found)
+
+
+def test_in_groups_what_is_no_number_stays():
+    scores = np.array([1.0, np.nan, 3.0, 2.0, 1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(nm_mask(scores, keep=2, group=4, axis=0), [0, 1, 1, 0, 0, 0, 1, 1])
+
+
 def test_groups_are_cut_alike_in_small_tiles(monkeypatch):
     scores = weight_of(5, (6, 22, 3))
     whole = nm_mask(scores, keep=2, group=4, axis=1)

@@ -144,3 +144,30 @@ def test_refuses(shape, change, reason):
 def test_refuses_a_metric_with_negative_directions():
     with pytest.raises(ValueError, match="negative eigenvalues"):
         whitened_svd(np.ones((3, 2)), np.diag([2.0, -1.0]))
+
+
+@modest
+@given(seed=seeds, out=sizes, k=sizes, narrow=st.booleans())
+def test_a_diagonal_does_what_the_diagonal_matrix_does(seed, out, k, narrow):
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((out, k)).astype(ml_dtypes.bfloat16 if narrow else np.float64)
+    diagonal = np.exp(rng.standard_normal(k))
+    found, wanted = whitened_svd(weight, diagonal), whitened_svd(weight, np.diag(diagonal))
+    np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-5 * wanted.values[0])  # squares, jitter
+    for rank in range(1, min(out, k) + 1):
+        left, right = found.split(rank)
+        told = float(np.linalg.norm(found.values[rank:]))
+        assert lost(weight.astype(float), left @ right, np.diag(diagonal)) == pytest.approx(told, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("diagonal", "message"),
+    [
+        (np.ones(3), r"a weight \[2, 4\] has no diagonal of shape \[3\]"),
+        (np.array([1.0, 1, 0, 1]), "the diagonal of the metric is not positive, or not finite"),
+        (np.array([1.0, 1, np.inf, 1]), "the diagonal of the metric is not positive, or not finite"),
+    ],
+)
+def test_refuses_a_diagonal_that_weighs_nothing(diagonal, message):
+    with pytest.raises(ValueError, match=message):
+        whitened_svd(np.ones((2, 4)), diagonal)

@@ -18,11 +18,11 @@ class Halves(AlonePass):
 
     name: ClassVar[str] = "halves"
 
-    def shared(self, site, *, seed):
-        weight = site.array()
-        if not (weight > 0).any():
+    def shared(self, weight, *, seed):
+        if not (weight.array > 0).any():
             raise RefusalError("has nothing to halve")
-        return Shared(lambda: weight / 2, f"halved with seed {seed}", 0.5 if np.isfinite(weight).all() else np.nan)
+        error = 0.5 if np.isfinite(weight.array).all() else np.nan
+        return Shared(lambda array: array / 2, f"halved with seed {seed}", error)
 
 
 def _model(weight):

@@ -1,5 +1,8 @@
 """Zeros and bits shared out under one size."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -9,6 +12,7 @@ from onnxpress.passes.base import Workbench
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.prune.zeros.second_order import PruneSecondOrder
+from onnxpress.passes.share import sharing
 from onnxpress.passes.share.budget import ShareBudget
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.rewriter.errors import ConfigError
@@ -255,6 +259,50 @@ def test_does_not_warn_of_a_weight_that_fits_as_it_is(build):
     assert not any("not shared" in each for each in report.warnings)
 
 
+def test_measures_once_for_one_size_after_another(layers, shown, usual, file_bytes, monkeypatch):
+    known = budget(ratio=2).measure(layers, shown)
+    monkeypatch.setattr("onnxpress.passes.share.sharing.by_layer", None)  # nothing is measured any more
+    sizes = [file_bytes(known.at(bytes=target).model) for target in (6_500, 8_000, 12_000)]
+    assert all(0.97 * target < size <= target for size, target in zip(sizes, (6_500, 8_000, 12_000), strict=True))
+    again = known.at(bytes=8_000)
+    for one, other in zip(find_sites(usual.model), find_sites(again.model), strict=True):
+        np.testing.assert_array_equal(one.array(), other.array())
+    assert [change.action for change in again.report.changes] == [change.action for change in usual.report.changes]
+    assert {each.site.name for each in known.measured} == {site.name for site in find_sites(layers)}
+    with pytest.raises(ConfigError, match="cannot be met"):
+        known.at(bytes=known.least_bytes - 1)
+
+
+def test_tells_what_the_outputs_lost_on_samples_held_out(usual):
+    (note,) = usual.report.notes
+    assert re.fullmatch(r"outputs [\d.]+ dB on samples held out, [\d.]+ predicted", note)
+
+
+def test_bytes_are_shared_out_again_where_the_outputs_are_far_from_what_was_predicted(
+    layers, shown, usual, monkeypatch
+):
+    """Predicted is that the layer that matters most does no harm; what it does is seen at the end."""
+
+    def blind(model, site, pair, grid, trials):
+        found = by_layer(model, site, pair, grid, trials)
+        return replace(found, harms=((0.03, 1e-6),)) if site.name == "short" else found
+
+    by_layer = sharing.by_layer
+    monkeypatch.setattr(sharing, "by_layer", blind)
+    second = budget(bytes=8_000)(layers, shown)
+    monkeypatch.setattr(sharing, "_FAR", np.inf)
+    first = budget(bytes=8_000)(layers, shown)
+    lost = [float(each.report.notes[-1].split()[1]) for each in (first, second)]
+    assert lost[0] < lost[1] - 2
+
+
+def test_only_as_many_weights_have_huffman_codes_as_there_is_time_for(layers):
+    tried, sites = budget(bits=6, max_load_seconds=0.02).tried, find_sites(layers)
+    assert tried.light(sites) == {"third", "short"}  # the smallest
+    assert budget(bits=6).tried.light(sites) == {site.name for site in sites}
+    assert budget(bits=6, max_load_seconds=0).tried.light(sites) == set()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -267,6 +315,7 @@ def test_does_not_warn_of_a_weight_that_fits_as_it_is(build):
         ({"bits": 3, "widths": []}, "widths must list whole numbers from 1 to 8"),
         ({"bits": 3, "widths": [9]}, "widths must list whole numbers from 1 to 8"),
         ({"bits": 3, "max_load_bytes": -1}, "max_load_bytes must be a whole number of at least 0, got -1"),
+        ({"bits": 3, "max_load_seconds": -1}, "max_load_seconds must be a number of at least 0, got -1"),
         ({"bits": 3, "huffman": 1}, "huffman must be true or false"),
         ({"bits": 3, "vary": "no"}, "vary must be true or false"),
     ],

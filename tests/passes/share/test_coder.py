@@ -87,3 +87,10 @@ def test_the_estimate_is_what_encode_predicts(layer):
     estimate = least(stored_as(shared(model, limit=60_000, width=5.0), huffman=True)).nbytes
     (change,) = Encode(measure=False)(model).report.changes
     assert change.bytes_after == estimate
+
+
+def test_a_part_of_a_large_weight_tells_how_wide_its_codes_may_be(layer):
+    weight = np.random.default_rng(1).standard_normal((700, 600)).astype(np.float32)
+    weight[:, :300] *= 0.2
+    found = least(stored_as(shared(layer(weight), limit=150_000, width=6.0), huffman=True)).nbytes
+    assert 0.97 * 150_000 < found <= 150_000

@@ -1,4 +1,4 @@
-"""Whatever is built of the known operators: what was zero before can be taken out, and the outputs stay equal."""
+"""Whatever is built of the known operators: what was zero before can be taken out, what is free can change places."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from onnxpress.rewriter.couplings import Group, find_couplings
+from onnxpress.rewriter.couplings import Group, find_couplings, reasons_to_stay, reorder_units
 from onnxpress.rewriter.model import Model
 
 Step = Callable[..., None]
@@ -281,3 +281,21 @@ def test_removing_what_is_zero_changes_no_output(random_graph, layers, remove_ex
         before = count_weights(model)
         remove_exactly(model, chosen, wholly=True, **g.feed)
         assert not chosen or count_weights(model) < before, seed
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_any_order_of_units_that_may_have_one_changes_no_output(random_graph, layers, run, block: int) -> None:
+    reordered = 0
+    for seed in range(16 * block, 16 * block + 16):
+        g = grow(random_graph, [*layers, *MOVES], seed)
+        model = g.model()
+        free = [group for group in find_couplings(model).groups if group.frozen is None]
+        stay = reasons_to_stay(model, free)
+        orders = {group: g.random.permutation(group.size) for group in free if group not in stay}
+        before = run(model, **g.feed)
+        reorder_units(model, orders)
+        reordered += len(orders)
+        for old, new in zip(before, run(model, **g.feed), strict=True):
+            # float32 sums of up to some hundred terms, in another order
+            np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-5, err_msg=str(seed))
+    assert reordered > 8

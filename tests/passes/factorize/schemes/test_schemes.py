@@ -17,7 +17,7 @@ from onnxpress.passes.factorize.schemes.tucker import TuckerScheme
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.sites import Site, find_sites
 
-KERNELS = [each for each in SCHEMES if each.name != "svd"]
+KERNELS = [each for each in SCHEMES if each.name not in ("svd", "lookup")]
 """Those that take any kernel of several positions."""
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from onnxpress.passes import stopwatch
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.prune.positions import faster
-from onnxpress.passes.prune.positions.faster import Seen, Stopwatch, shapes_seen
+from onnxpress.passes.prune.positions.faster import Stopwatch
 from onnxpress.passes.prune.positions.positions import PrunePositions
 from onnxpress.passes.prune.positions.products import products_for
+from onnxpress.passes.seen import Seen
 from onnxpress.passes.selection import RefusalError
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.sites import find_sites
@@ -37,7 +38,7 @@ def rounds(monkeypatch, *times):
     def in_turns(runners, batches, *, seconds, rounds):
         return np.array([[dense, *[way] * (len(runners) - 1)] for dense, way in left.pop(0)])
 
-    monkeypatch.setattr(faster, "in_turns", in_turns)
+    monkeypatch.setattr(stopwatch, "in_turns", in_turns)
 
 
 def test_is_sure_where_three_of_four_rounds_were_faster(model, monkeypatch):
@@ -57,22 +58,8 @@ def test_what_no_provider_can_run_is_a_reason(model, monkeypatch):
     def refuse(*args, **options):
         raise ModelError("no kernel for this type")
 
-    monkeypatch.setattr(faster, "Runner", refuse)
+    monkeypatch.setattr(stopwatch, "Runner", refuse)
     with pytest.raises(RefusalError, match="nothing could be timed: no kernel for this type"):
         measured(model)
     report = PrunePositions(error=0.0)(model).report
     assert "(nothing could be timed: no kernel for this type)" in report.changes[0].action
-
-
-def test_shapes_come_from_the_model_and_else_from_a_first_batch(build, bench, random):
-    weight = random.standard_normal((4, 4, 3, 3)).astype(np.float32)
-    for x, samples, expected in (
-        ((2, 4, 9, 8), None, Seen((2, 4, 9, 8), (9, 8))),
-        (("n", 4, 9, 8), None, Seen((1, 4, 9, 8), (9, 8))),
-        (("n", 4, "h", 8), None, None),
-        (("n", 4, "h", 8), (3, 4, 7, 8), Seen((3, 4, 7, 8), (None, 8))),
-        (None, (3, 4, 7, 8), Seen((3, 4, 7, 8), (None, None))),
-    ):
-        model = build([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": weight}, x=x)
-        workbench = Workbench() if samples is None else bench(model, np.ones(samples, np.float32))
-        assert shapes_seen(model, [model.graph.inputs[0]], workbench) == [expected]

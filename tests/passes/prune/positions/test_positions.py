@@ -5,11 +5,12 @@ import onnx
 import pytest
 from onnx import helper
 
+from onnxpress.passes import stopwatch
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.kernels.lattices import bounding
 from onnxpress.passes.pace import Pace
 from onnxpress.passes.pipeline import Pipeline
-from onnxpress.passes.prune.positions import faster, rewriting
+from onnxpress.passes.prune.positions import rewriting
 from onnxpress.passes.prune.positions.positions import PrunePositions
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.sites import find_sites
@@ -28,7 +29,7 @@ def clock(monkeypatch):
                 runner.run(batches[0])
             return np.array([[1.0, *[1 / alone] * (len(runners) - 1)]] * 4)
 
-        monkeypatch.setattr(faster, "in_turns", in_turns)
+        monkeypatch.setattr(stopwatch, "in_turns", in_turns)
         speeds = whole if isinstance(whole, list) else [whole] * 3
         paces = [Pace(each, (each, each)) for each in speeds]
         monkeypatch.setattr(rewriting, "pace", lambda model, others, bench: paces[: len(others)])

@@ -48,7 +48,7 @@ def test_few_samples_do_better_on_unseen_ones_with_variations(reader, bench, run
 def test_the_report_says_how_many_variations_there_were(reader, bench):
     report = PruneSecondOrder(pattern="2:4")(reader, bench(reader, *texts(0))).report
     assert report.warnings == [
-        "the samples hold 48 tokens, which is few: 32 variations of each teach, too; more samples of your own do better"
+        "the samples hold 48 tokens, which is few: 96 variations of each teach, too; more samples of your own do better"
     ]
     assert PruneSecondOrder(pattern="2:4", vary=False)(reader, bench(reader, *texts(0))).report.warnings == []
 

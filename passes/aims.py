@@ -1,4 +1,4 @@
-"""What factors of a layer are fitted to: its weight, or what it should give."""
+"""What a layer's new weight is fitted to, of whatever form it is: its old one, or what the layer should give."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from onnxpress.passes.kernels.least_squares import choose_ridge, solve
 from onnxpress.passes.kernels.normal import Normal
 
 _DAMPING = 3e-2
-"""Part of the mean diagonal that is added to second moments where the wanted weight is the one that is there."""
+"""Part of the mean diagonal that is added to second moments where the wanted weight is the one that is there.
+
+Of 0.001, 0.003, 0.01, 0.03 and 0.1 it is best, or within 0.01 dB of that, on samples held out; MiniLM wants 0.1.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,151 @@
+"""The best candidates of a search judged on samples that neither a pass nor the search has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from onnxpress.artifact import Artifact
+from onnxpress.benchmark import Benchmark, bench
+from onnxpress.calibration.feeds import Feed
+from onnxpress.calibration.metrics import Metric
+from onnxpress.calibration.session import Runner
+from onnxpress.outcome import CompressionResult
+from onnxpress.passes.base import Workbench
+from onnxpress.passes.report import Report
+from onnxpress.recipe import Recipe
+from onnxpress.search.bootstrap import Drop, drop_of
+from onnxpress.search.measure import Scales
+from onnxpress.search.plans import Plan
+from onnxpress.search.scores import Scores, score
+from onnxpress.search.trial import Trial
+from onnxpress.search.workshop import Made
+from onnxpress.verification import verify
+
+FINALISTS = 3
+"""Candidates that are judged at most: the more are, the likelier one passes by luck."""
+
+PARITY_BATCHES = 64
+_SAME = 0.98
+"""Part of the input's memory above which a measurement is no gain."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A metric that keeps how each sample counts."""
+
+    metric: Metric
+    taken: list[Scores] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of the metric."""
+        return self.metric.name
+
+    def __call__(self, runner: Runner, feed: Feed, /) -> float:
+        """Take it."""
+        self.taken.append(score(self.metric, runner, feed))
+        return self.taken[-1].value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finals:
+    """Judges candidates.
+
+    Attributes:
+        scales: of the search; they know the input.
+        judging: the samples.
+        bench: brings metric, providers, threads, seed and progress.
+        seconds: that timing takes about, on each provider.
+    """
+
+    scales: Scales
+    judging: Feed
+    bench: Workbench
+    seconds: float
+
+    def judge(self, plan: Plan, made: Made, trials: Sequence[Trial]) -> CompressionResult:
+        """Measure a candidate; its `unmet` says what of the budget does not hold."""
+        result = self._measured(plan, made.path, made.reports)
+        result = replace(result, stages=made.stages, trials=tuple(trials))
+        return replace(result, unmet=tuple(self._unmet(result)))
+
+    def original(self, unmet: str, trials: Sequence[Trial]) -> CompressionResult:
+        """The account of an input that nothing could be gained on."""
+        result = self._measured(Plan("unchanged", ()), self.scales.source, ())
+        return replace(result, version="original", trials=tuple(trials), unmet=(unmet,))
+
+    def _measured(self, plan: Plan, path: Path, reports: Sequence[Report]) -> CompressionResult:
+        source, metric = self.scales.source, None if self.bench.metric is None else _Scored(self.bench.metric)
+        verification = verify(
+            source,
+            path,
+            data=self.judging,
+            metric=metric,
+            providers=self.bench.providers,
+            threads=self.bench.threads,
+            limit=PARITY_BATCHES,
+            progress=self.bench.progress,
+        )
+        before, after = Artifact.of(source), Artifact.of(path)
+        budget = self.scales.budget
+        return CompressionResult(
+            source=source,
+            path=None,
+            recipe=Recipe(name=plan.name, passes=plan.passes, goal=budget.goal),
+            version="compressed" if plan.passes else "normalised",
+            bytes_before=before.nbytes,
+            bytes_after=after.nbytes,
+            hashes_before=before.hashes(),
+            hashes_after=after.hashes(),
+            reports=tuple(reports),
+            verification=verification,
+            benchmarks=self._bench(path),
+            gate=self._drop(metric),
+            memory=(self.scales.memory, self.scales.memory_of(path)) if budget.goal == "memory" else None,
+        )
+
+    def _bench(self, path: Path) -> tuple[Benchmark, ...]:
+        return bench(
+            self.scales.source,
+            path,
+            data=self.judging,
+            providers=self.bench.providers,
+            threads=self.bench.threads,
+            seconds=self.seconds,
+            progress=self.bench.progress,
+        )
+
+    def _drop(self, metric: _Scored | None) -> Drop | None:
+        """On the provider where it is worst."""
+        budget = self.scales.budget
+        if metric is None or budget.max_drop is None:
+            return None
+        pairs = zip(metric.taken[::2], metric.taken[1::2], strict=True)
+        limit, confidence, seed = budget.max_drop, budget.confidence, self.bench.seed
+        drops = (drop_of(metric.metric, *pair, limit=limit, confidence=confidence, seed=seed) for pair in pairs)
+        return max(drops, key=lambda each: each.value)
+
+    def _unmet(self, result: CompressionResult) -> Iterator[str]:
+        budget, gain = self.scales.budget, self._gain(result)
+        if not self._better(result):
+            yield f"{self.scales.describe(gain)} as measured at last, which is no gain beyond noise"
+        wanted = self.scales.wanted
+        if wanted is not None and not gain >= wanted:
+            yield f"{self.scales.describe(gain)}, the limit {budget.limit} asks for {wanted:.2f}"
+        if result.gate is not None and not result.gate.held:
+            yield result.gate.describe()
+        if budget.sqnr is not None and not result.verification.sqnr >= budget.sqnr:
+            yield f"SQNR is {result.verification.sqnr:.1f} dB, min_sqnr is {budget.sqnr:g}"
+
+    def _gain(self, result: CompressionResult) -> float:
+        if self.scales.budget.goal == "latency":
+            return result.speedup
+        return result.ratio if result.memory is None else result.memory[0] / max(1, result.memory[1])
+
+    def _better(self, result: CompressionResult) -> bool:
+        goal = self.scales.budget.goal
+        if goal == "latency":
+            return all(each.quartiles[0] > 1 for each in result.benchmarks)
+        return result.ratio > 1 if result.memory is None else result.memory[1] < _SAME * result.memory[0]

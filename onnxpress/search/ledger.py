@@ -1,0 +1,107 @@
+"""What a search has measured so far, in a folder, so that an interrupted one goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from onnxpress.calibration.batches import Array
+from onnxpress.calibration.feeds import Feed
+from onnxpress.report import write_text
+from onnxpress.rewriter.errors import ConfigError
+from onnxpress.search.trial import Trial
+
+_TRIAL = TypeAdapter(Trial)
+_WHAT = "search.json"
+
+
+class Ledger:
+    """Trials by key, each in a file of its own that appears whole or not at all.
+
+    Attributes:
+        folder: of the search.
+        trials: in the order in which they were noted.
+    """
+
+    def __init__(self, folder: Path, what: dict[str, object]) -> None:
+        """Open a folder, or make it.
+
+        Args:
+            folder: whose parent exists.
+            what: is searched: the same search goes on, another is refused.
+
+        Raises:
+            ConfigError: the folder holds something else, or cannot be written.
+        """
+        self.folder = folder
+        self._check(json.loads(json.dumps(what)))
+        found = [self._read(path) for path in self._place.glob("*.json")]
+        self._known = {trial.key: trial for trial in found}
+        self.trials: list[Trial] = []
+        self.spent = sum(trial.seconds for trial in found)
+
+    def recall(self, key: str) -> Trial | None:
+        """A trial that was measured before this run or in it."""
+        return self._known.get(key)
+
+    def note(self, trial: Trial) -> None:
+        """Keep a trial."""
+        if trial.key not in self._known:
+            write_text(_TRIAL.dump_json(trial, indent=1).decode(), self._place / f"{trial.key}.json")
+            self._known[trial.key] = trial
+        if all(trial.key != each.key for each in self.trials):
+            self.trials.append(trial)
+
+    @property
+    def _place(self) -> Path:
+        return self.folder / "trials"
+
+    def _check(self, what: dict[str, object]) -> None:
+        stated = self.folder / _WHAT
+        try:
+            self._place.mkdir(parents=True, exist_ok=True)
+            if not stated.is_file():
+                if any(each != self._place for each in self.folder.iterdir()):
+                    raise ConfigError(f"folder {self.folder} holds something else; name an empty or a new one")
+                write_text(json.dumps(what, indent=1), stated)
+                return
+            before = json.loads(stated.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"folder {self.folder}: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"{stated} is not of a search; name an empty or a new folder") from error
+        differing = [name for name in {**before, **what} if before.get(name) != what.get(name)]
+        if differing:
+            raise ConfigError(
+                f"folder {self.folder} holds another search ({', '.join(differing)} differ); name a new folder"
+            )
+
+    def _read(self, path: Path) -> Trial:
+        try:
+            return _TRIAL.validate_json(path.read_bytes())
+        except ValueError as error:
+            raise ConfigError(f"{path} is no trial of a search; remove it, and it is made again") from error
+
+
+def fingerprint(feed: Feed, *, most: int = 4) -> str:
+    """What tells these samples from others: a hash of the first few batches and of how many there are."""
+    digest = hashlib.sha256(str(feed.count).encode())
+    for position, (batch, labels) in enumerate(feed.samples()):
+        if position == most:
+            break
+        for name, array in sorted(batch.items()):
+            _add(digest, name, array)
+        if labels is not None:
+            _add(digest, "labels", labels)
+    return digest.hexdigest()[:16]
+
+
+def _add(digest: hashlib._Hash, name: str, array: Array) -> None:
+    parts: Iterable[bytes] = (name.encode(), str((array.dtype, array.shape)).encode())
+    for each in parts:
+        digest.update(each)
+    digest.update(str(array.tolist()).encode() if array.dtype.kind in "OU" else array.tobytes())

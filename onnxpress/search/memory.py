@@ -1,0 +1,72 @@
+"""What a model takes of memory while it is loaded and run, measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from onnxpress.calibration.batches import Batch
+from onnxpress.rewriter.errors import ModelError
+
+_SCRIPT = """
+import json, resource, sys
+import numpy, onnxruntime
+model, samples, provider, threads = json.loads(sys.argv[1])
+def peak():
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+with numpy.load(samples) as stored:
+    batch = {name: stored[name] for name in stored.files}
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 4
+options.intra_op_num_threads = threads or 0
+before = peak()
+session = onnxruntime.InferenceSession(model, options, providers=[provider])
+session.run(None, batch)
+print(json.dumps(peak() - before))
+"""
+"""It imports no more than a program that only runs models would."""
+
+RUNS = 3
+"""Of which the least counts."""
+
+
+def memory_of(model: Path, batch: Batch, *, provider: str, threads: int | None) -> int:
+    """Bytes of resident memory that loading a model and running a batch add at their highest.
+
+    Args:
+        model: a file.
+        batch: as the model takes it.
+        provider: execution provider, by full name.
+        threads: inside an operator.
+
+    Raises:
+        ModelError: it does not run.
+    """
+    with TemporaryDirectory(prefix="onnxpress-") as folder:
+        samples = Path(folder) / "samples.npz"
+        _write(samples, batch)
+        arguments = json.dumps([str(model), str(samples), provider, threads])
+        return min(_once(model, arguments) for _ in range(RUNS))
+
+
+def _write(path: Path, batch: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **dict(batch))  # names of inputs may hold slashes
+
+
+def _once(model: Path, arguments: str) -> int:
+    found = subprocess.run([sys.executable, "-c", _SCRIPT, arguments], capture_output=True, text=True, check=False)
+    if found.returncode:
+        said = found.stderr.strip().splitlines() or ["it said nothing"]
+        raise ModelError(f"the memory of {model.name} cannot be measured: {said[-1]}")
+    return int(json.loads(found.stdout))

@@ -1,0 +1,128 @@
+"""From a model and a budget to the best model within it, or the reasons why there is none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxpress.artifact import Artifact
+from onnxpress.calibration.feeds import Feed
+from onnxpress.calibration.session import Runner
+from onnxpress.host import versions
+from onnxpress.outcome import CompressionResult, unmet
+from onnxpress.passes.base import Workbench
+from onnxpress.passes.normalise import Normalise
+from onnxpress.recipe import Limits, plain
+from onnxpress.rewriter.model import Model
+from onnxpress.search.budget import Budget
+from onnxpress.search.finals import FINALISTS, Finals
+from onnxpress.search.ledger import Ledger, fingerprint
+from onnxpress.search.measure import Scales
+from onnxpress.search.parts import Parts, part
+from onnxpress.search.search import Search
+from onnxpress.search.trial import Trial
+from onnxpress.search.workshop import Workshop
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """One search, up to the finished file.
+
+    Attributes:
+        model: the input, in memory.
+        source: the input, as a file.
+        made: where the result goes.
+        budget: what is to be gained, and what it may cost.
+        bench: brings all samples for the passes, metric, providers, threads, seed and progress.
+        judging: samples to judge by; None where those of the workbench are parted.
+        seconds: that timing takes about, on each provider.
+        limits: what the result must keep to besides.
+    """
+
+    model: Model
+    source: Path
+    made: Path
+    budget: Budget
+    bench: Workbench
+    judging: Feed | None
+    seconds: float
+    limits: Limits
+
+    def result(self, folder: Path) -> CompressionResult:
+        """Search, judge the best, and put it, or the input, in its place.
+
+        Args:
+            folder: of the search.
+
+        Raises:
+            OnnxpressError: the input cannot be run, or the folder not be used.
+        """
+        parts = self._parts()
+        ledger = Ledger(folder, self._what(parts))
+        workshop = Workshop(folder, replace(self.bench, feed=parts.learn))
+        workshop.start(self.model, Normalise())
+        scales = Scales(self.source, self.budget, parts.choose, self.bench)
+        found = Search(workshop, scales, ledger, replace(self.bench, feed=parts.learn)).run()
+        finals = Finals(scales=scales, judging=parts.judge, bench=self.bench, seconds=self.seconds)
+        reasons, notes = [], list(parts.warnings)
+        result: CompressionResult | None = None
+        for plan, trial in found[:FINALISTS]:
+            made = workshop.make(plan)
+            judged = finals.judge(plan, made, ledger.trials)
+            failing = (*judged.unmet, *unmet(judged, self.limits))
+            if not failing:
+                Model.load(made.path).save(self.made)
+                result = judged
+                break
+            reasons.append(f"{trial.name}: {'; '.join(failing)}")
+        if result is None:
+            self._copy()
+            result = finals.original(_why(reasons, ledger.trials), ledger.trials)
+        elif reasons:
+            notes.append(f"{len(reasons)} that seemed better did not stand the last judgement: {' | '.join(reasons)}")
+        return replace(result, warnings=(*self._warnings(parts), *result.verification.warnings, *notes))
+
+    def _parts(self) -> Parts:
+        assert self.bench.feed is not None
+        with Runner(self.source, threads=self.bench.threads) as runner:
+            return part(self.bench.feed, self.judging, runner.input_specs)
+
+    def _warnings(self, parts: Parts) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*parts.learn.warnings, *parts.judge.warnings)))
+
+    def _what(self, parts: Parts) -> dict[str, object]:
+        """What tells this search from others."""
+        budget = self.budget
+        return {
+            "model": sorted(Artifact.of(self.source).hashes().values()),
+            "goal": budget.goal,
+            "max_drop": budget.max_drop,
+            "min_sqnr": budget.sqnr,
+            "limit": budget.limit,
+            "confidence": budget.confidence,
+            "samples": fingerprint(parts.learn),
+            "test samples": fingerprint(parts.choose),
+            "metric": None if self.bench.metric is None else self.bench.metric.name,
+            "providers": list(self.bench.providers),
+            "threads": self.bench.threads,
+            "seed": self.bench.seed,
+            "versions": plain(versions()),
+        }
+
+    def _copy(self) -> None:
+        """Put the input in the place of the result, as it is."""
+        if len(Artifact.of(self.source).files) == 1:
+            shutil.copyfile(self.source, self.made)
+        else:  # names of data files would clash beside the original
+            self.model.save(self.made)
+
+
+def _why(reasons: Sequence[str], trials: Sequence[Trial]) -> str:
+    """Why nothing was gained, in a line."""
+    if reasons:
+        return f"no candidate stood the last judgement, so the input is delivered unchanged: {' | '.join(reasons)}"
+    near = sorted((each for each in trials if each.passes), key=lambda each: -each.gain)[:2]
+    told = " | ".join(f"{each.name}: {each.reason}" for each in near) or "there was time for no candidate"
+    return f"nothing gains within the budget, so the input is delivered unchanged; of {len(trials)} candidates: {told}"

@@ -1,0 +1,229 @@
+"""A metric, sample by sample where it is a mean over samples, so that two models can be compared pair by pair."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpress.calibration.batches import Array, Batch, Sample
+from onnxpress.calibration.feeds import Feed
+from onnxpress.calibration.metrics import Metric
+from onnxpress.calibration.session import Runner
+from onnxpress.rewriter.errors import OnnxpressError
+
+KEPT_BYTES = 1 << 28
+"""Of samples and outputs that are kept; with more, a metric is one number."""
+
+SECONDS = 20.0
+"""After which no more samples are scored one by one."""
+
+_ALIKE = 1e-9
+"""How far the mean of the samples' own scores may be from the metric, relative to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A batch with its labels and what a model gave for it.
+
+    Attributes:
+        sample: batch and labels.
+        outputs: by name.
+        rows: samples in it; None where its arrays do not tell them apart.
+    """
+
+    sample: Sample
+    outputs: Mapping[str, Array]
+    rows: int | None
+
+    def part(self, rows: NDArray[np.int64]) -> Piece:
+        """Some of its samples, perhaps several times."""
+        batch = {name: array[rows] for name, array in self.sample.batch.items()}
+        labels = None if self.sample.labels is None else self.sample.labels[rows]
+        return Piece(Sample(batch, labels), {name: each[rows] for name, each in self.outputs.items()}, len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a metric says of a model.
+
+    Attributes:
+        value: of all samples.
+        rows: of each sample, float64 [samples], where the metric is their mean.
+        pieces: what the model gave, where the metric is no mean but can be taken of other samples of it.
+        seconds: that one walk through the samples took.
+    """
+
+    value: float
+    rows: NDArray[np.float64] | None
+    pieces: tuple[Piece, ...] | None
+    seconds: float
+
+    @property
+    def samples(self) -> int:
+        """That can be drawn again; 0 where none can."""
+        if self.rows is not None:
+            return len(self.rows)
+        return sum(each.rows or 1 for each in self.pieces or ())
+
+
+def score(metric: Metric, runner: Runner, feed: Feed) -> Scores:
+    """Measure a model, and find out how each sample counts.
+
+    A metric that runs other inputs than the samples as they are, or that keeps a state from one to the next, is one
+    number.
+
+    Raises:
+        OnnxpressError: what the metric raises.
+    """
+    began = time.perf_counter()
+    recorder = _Recorder(runner)
+    value = metric(cast(Runner, recorder), _recorded(feed, recorder))
+    seconds = time.perf_counter() - began
+    pieces = recorder.pieces()
+    if pieces is None or not math.isfinite(value) or not _same(replay(metric, pieces), value):
+        return Scores(value, None, None, seconds)
+    rows = _each(metric, pieces)
+    if rows is not None and _same(float(rows.mean()), value) and _adds_up(metric, pieces, rows):
+        return Scores(value, rows, None, seconds)
+    return Scores(value, None, pieces, seconds)
+
+
+def replay(metric: Metric, pieces: Sequence[Piece]) -> float:
+    """The metric of what a model gave for some samples; NaN where it cannot be taken of them."""
+    given = {id(each.sample.batch): each.outputs for each in pieces}
+    labels = [np.atleast_1d(each.sample.labels) for each in pieces if each.sample.labels is not None]
+    known = np.concatenate(labels) if labels and len(labels) == len(pieces) else None
+    feed = Feed([each.sample for each in pieces], count=len(pieces), labels=known)
+    try:
+        return metric(cast(Runner, _Replayed(given)), feed)
+    except (OnnxpressError, _Unknown):
+        return math.nan
+
+
+class _Unknown(Exception):
+    """A metric asks for what was not recorded."""
+
+
+class _Recorder:
+    """A runner that keeps what it gives for the samples of a feed."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._given: dict[int, tuple[Sample, dict[str, Array]]] = {}
+        self._room = KEPT_BYTES
+        self._whole = True
+
+    def expect(self, sample: Sample) -> None:
+        """Take in a batch that is about to be run; it stays alive, so nothing else gets its identity."""
+        self._room -= _nbytes(sample.batch.values())
+        if self._room < 0:
+            self._whole = False
+            self._given.clear()
+        if self._whole:
+            self._given[id(sample.batch)] = sample, {}
+
+    def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """As the runner does."""
+        result = self._runner.run(batch, outputs=outputs)
+        known = self._given.get(id(batch))
+        self._whole &= known is not None
+        self._room -= _nbytes(result.values())
+        if known is not None:
+            known[1].update(result)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def pieces(self) -> tuple[Piece, ...] | None:
+        """All that was run, where that is the samples as they are."""
+        found = [(sample, outputs) for sample, outputs in self._given.values() if outputs]
+        if not self._whole or self._room < 0 or not found:
+            return None
+        return tuple(Piece(sample, outputs, _rows(sample, outputs)) for sample, outputs in found)
+
+
+class _Replayed:
+    """What stands in for a runner: it gives what was recorded."""
+
+    def __init__(self, given: Mapping[int, Mapping[str, Array]]) -> None:
+        self._given = given
+        self.output_names = tuple(next(iter(given.values()), {}))
+
+    def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """What was given for a batch.
+
+        Raises:
+            _Unknown: another batch, or an output that nobody asked for before.
+        """
+        known = self._given.get(id(batch))
+        if known is None or any(name not in known for name in outputs or ()):
+            raise _Unknown
+        return dict(known) if outputs is None else {name: known[name] for name in outputs}
+
+    def __getattr__(self, name: str) -> Any:
+        raise _Unknown(name)
+
+
+def _recorded(feed: Feed, recorder: _Recorder) -> Feed:
+    # Labels come from the feed itself: asked for here, they would be a walk in which nothing is run.
+    return Feed(_Told(feed, recorder.expect), count=feed.count, labels=feed.labels, made_up=feed.made_up)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Samples that are reported as they pass."""
+
+    feed: Feed
+    tell: Callable[[Sample], None]
+
+    def __iter__(self) -> Any:
+        for sample in self.feed.samples():
+            own = Sample(dict(sample.batch), sample.labels)
+            self.tell(own)
+            yield own
+
+
+def _each(metric: Metric, pieces: Sequence[Piece]) -> NDArray[np.float64] | None:
+    """The metric of each sample alone; None where it cannot be taken, or takes too long."""
+    began, found = time.perf_counter(), []
+    for piece in pieces:
+        alone = [piece] if piece.rows is None else [piece.part(np.array([row])) for row in range(piece.rows)]
+        for each in alone:
+            found.append(replay(metric, [each]))
+            if not math.isfinite(found[-1]) or time.perf_counter() - began > SECONDS:
+                return None
+    return np.array(found)
+
+
+def _adds_up(metric: Metric, pieces: Sequence[Piece], rows: NDArray[np.float64]) -> bool:
+    """Whether the metric of some samples, some of them twice, is the mean of their own."""
+    counts = [each.rows or 1 for each in pieces]
+    starts = np.cumsum([0, *counts])
+    chosen, expected = [], []
+    for index, piece in enumerate(pieces[::2]):
+        picks = np.array([0, *range(0, counts[2 * index], 2)])
+        chosen.append(piece if piece.rows is None else piece.part(picks))
+        expected.extend(rows[starts[2 * index] + (picks if piece.rows is not None else np.zeros(1, np.int64))])
+    return _same(replay(metric, chosen), float(np.mean(expected)))
+
+
+def _rows(sample: Sample, outputs: Mapping[str, Array]) -> int | None:
+    """How many samples a batch holds, where all its arrays have one entry for each."""
+    arrays = [*sample.batch.values(), *outputs.values(), *([] if sample.labels is None else [sample.labels])]
+    lengths = {len(each) if each.ndim else 0 for each in arrays}
+    return lengths.pop() if len(lengths) == 1 and 0 not in lengths else None
+
+
+def _same(first: float, second: float) -> bool:
+    return math.isfinite(first) and abs(first - second) <= _ALIKE * max(1.0, abs(second))
+
+
+def _nbytes(arrays: Any) -> int:
+    return sum(each.nbytes for each in arrays)

@@ -1,0 +1,125 @@
+"""Where candidates are made: each once, and what several begin with once for all."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from onnxpress.passes.base import Pass, Workbench
+from onnxpress.passes.pipeline import Pipeline
+from onnxpress.passes.report import Report
+from onnxpress.report import write_text
+from onnxpress.rewriter.model import Model
+from onnxpress.search.plans import Plan, key_of
+from onnxpress.stages import Stage, Stages
+
+_MODEL, _ACCOUNT = "model.onnx", "account.json"
+
+
+class _Account(BaseModel):
+    """What the passes since the nearest stored model did."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    before: str | None
+    reports: list[Report]
+    stages: list[Stage]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A candidate.
+
+    Attributes:
+        path: of the model.
+        reports: what each pass did.
+        stages: what the model came to after each.
+    """
+
+    path: Path
+    reports: tuple[Report, ...]
+    stages: tuple[Stage, ...]
+
+
+class Workshop:
+    """Makes models by plans, all from one normalised model, in a folder that outlives an interrupted run."""
+
+    def __init__(self, folder: Path, bench: Workbench) -> None:
+        """Use a folder, with all that is in it.
+
+        Args:
+            folder: that exists.
+            bench: what passes may use.
+        """
+        self._folder = folder / "models"
+        self._folder.mkdir(exist_ok=True)
+        self._bench = bench
+
+    def start(self, model: Model, normalise: Pass) -> Made:
+        """Normalise the input, with which all plans begin."""
+        if not self.has(()):
+            stages = Stages()
+            done = Pipeline([normalise], normalise=False, after=stages.add)(model, self._bench)
+            self._keep((), done.model, _Account(before=None, reports=list(done.reports), stages=stages.found))
+        return self.made(())
+
+    def make(self, plan: Plan) -> Made:
+        """The model of a plan.
+
+        Raises:
+            OnnxpressError: what a pass raises.
+        """
+        passes = plan.passes
+        done = max(count for count in range(len(passes) + 1) if self.has(passes[:count]))
+        while done < len(passes):
+            following = self._rest(passes, done)
+            stages = Stages()
+            model = Model.load(self._place(passes[:done]) / _MODEL)
+            found = Pipeline(passes[done:following], normalise=False, after=stages.add)(model, self._bench)
+            account = _Account(before=key_of(passes[:done]), reports=list(found.reports), stages=stages.found)
+            self._keep(passes[:following], found.model, account)
+            done = following
+        return self.made(passes)
+
+    def has(self, passes: tuple[Pass, ...]) -> bool:
+        """Whether the model behind these passes is there."""
+        return self._place(passes).is_dir()
+
+    def made(self, passes: tuple[Pass, ...]) -> Made:
+        """A model that is there, with its account."""
+        place = self._place(passes)
+        key: str | None = place.name
+        reports: list[Report] = []
+        stages: list[Stage] = []
+        while key is not None:
+            account = _Account.model_validate_json((self._folder / key / _ACCOUNT).read_text(encoding="utf-8"))
+            reports[:0], stages[:0], key = account.reports, account.stages, account.before
+        return Made(place / _MODEL, tuple(reports), tuple(stages))
+
+    def drop(self, plan: Plan) -> None:
+        """Remove the finished model of a plan; what others begin with, and accounts, stay."""
+        if plan.passes and self.has(plan.passes):
+            shutil.rmtree(self._place(plan.passes))
+
+    def _rest(self, passes: tuple[Pass, ...], done: int) -> int:
+        """How many passes run before the model is stored: until one that takes its time is followed by others."""
+        for count in range(done + 1, len(passes)):
+            if passes[count - 1].learns or passes[count].learns:
+                return count
+        return len(passes)
+
+    def _place(self, passes: tuple[Pass, ...]) -> Path:
+        return self._folder / key_of(passes)
+
+    def _keep(self, passes: tuple[Pass, ...], model: Model, account: _Account) -> None:
+        """Store a model and its account, both or neither."""
+        place = self._place(passes)
+        unfinished = place.with_name(f"{place.name}.part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        model.save(unfinished / _MODEL)
+        write_text(account.model_dump_json(), unfinished / _ACCOUNT)
+        unfinished.replace(place)
