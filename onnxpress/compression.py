@@ -19,7 +19,7 @@ from onnxpress.recipe import Limits, Recipe, load, locate
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.runtime import check_runtime
-from onnxpress.search.budget import Budget
+from onnxpress.search.budget import CONFIDENCE, GOALS, SECONDS, Budget, Goal
 from onnxpress.transport import check_transport, pack, packed_path
 from onnxpress.verification import provider_names, samples_for
 
@@ -29,7 +29,12 @@ def compress(
     out: str | Path,
     *,
     recipe: str | Path | Recipe | Sequence[Pass] | None = None,
-    budget: Budget | None = None,
+    goal: Goal | None = None,
+    max_drop: float | None = None,
+    min_sqnr: float | None = None,
+    limit: str | float | None = None,
+    confidence: float | None = None,
+    time_limit: float = SECONDS,
     data: object = None,
     test: object = None,
     metric: Metric | str | None = None,
@@ -52,10 +57,16 @@ def compress(
     Args:
         model: a file, or a model in memory.
         out: where the result goes; a file there is replaced.
-        recipe: a built-in recipe by name, a recipe file, or passes in order; None is `balanced` without a budget.
-        budget: what is to be gained and what it may cost, for a search over all families of passes in place of a
-            recipe. Half of the samples to judge by choose between candidates, the others judge what was chosen; where
-            there are none, `data` is parted, and a quarter of it judges.
+        recipe: a built-in recipe by name, a recipe file, or passes in order; None is `balanced` without a goal.
+        goal: what is to become better by a search over all families of passes in place of a recipe: `size`, `latency`
+            or `memory`. Half of the samples to judge by choose between candidates, the others judge what was chosen;
+            where there are none, `data` is parted, and a quarter of it judges.
+        max_drop: how far the metric may fall.
+        min_sqnr: signal to noise that every output must keep, in dB; 20 with a goal and neither this nor `max_drop`.
+        limit: what a search must come to, as `4x`, `3MB`, `5ms` (see `Budget`).
+        confidence: that the drop keeps to its limit, by the paired bootstrap; None is 0.8 in a search, and judges a
+            recipe by the drop alone.
+        time_limit: seconds after which a search begins with no other candidate.
         data: samples for the passes, anything `open_feed` takes; None makes inputs up, with a warning.
         test: samples to judge by; None judges by `data`.
         metric: the task's own measure, `top1` or `module:function`.
@@ -85,7 +96,8 @@ def compress(
     began = time.perf_counter()
     check_runtime()
     check_transport(transport)
-    order = _order(recipe, budget, metric, limits)
+    stated = _merged(limits or Limits(), Limits(max_drop=max_drop, confidence=confidence, min_sqnr=min_sqnr))
+    order = _order(recipe, goal, metric, stated, limit=limit, time_limit=time_limit)
     out = Path(out)
     places = {"output": out, "transport": packed_path(out, transport) if transport else None}
     check_places(places, models=[model], sources=_read(recipe, data, test, order.recipe.passes))
@@ -169,26 +181,44 @@ class _Order:
 
 def _order(
     recipe: str | Path | Recipe | Sequence[Pass] | None,
-    budget: Budget | None,
+    goal: Goal | None,
     metric: Metric | str | None,
-    limits: Limits | None,
+    limits: Limits,
+    *,
+    limit: str | float | None,
+    time_limit: float,
 ) -> _Order:
     """What is wanted, once it is clear that it can be measured.
 
     Raises:
         ConfigError: a recipe or metric that cannot be used.
     """
-    if budget is not None and recipe is not None:
-        raise ConfigError("a budget searches for what a recipe would say: give a goal or a recipe, not both")
-    recipe = ([] if budget is not None else "balanced") if recipe is None else recipe
+    if goal is not None and recipe is not None:
+        raise ConfigError("a goal searches for what a recipe would say: give one of them, not both")
+    if goal is None and limit is not None:
+        raise ConfigError(f"limit {limit!r} is of a search: give a goal, {', '.join(GOALS)}")
+    budget = None if goal is None else _budget(goal, limits, limit, time_limit)
+    if recipe is None:
+        recipe = "balanced" if budget is None else []
     plan = recipe if isinstance(recipe, Recipe) else _recipe(recipe)
     measure = load_metric(metric) if isinstance(metric, str) else metric
     merged = _merged(plan.limits, limits)
     if merged.max_drop is not None and measure is None:
         raise ConfigError(f"max_drop {merged.max_drop} needs a metric to fall: give top1 or module:function")
-    if budget is not None and budget.max_drop is not None and measure is None:
-        raise ConfigError(f"max_drop {budget.max_drop} needs a metric to fall: give top1 or module:function")
     return _Order(plan, budget, measure, merged)
+
+
+def _budget(goal: Goal, limits: Limits, limit: str | float | None, time_limit: float) -> Budget:
+    """What a search may cost, by what the limits say of it."""
+    sure = CONFIDENCE if limits.confidence is None else limits.confidence
+    return Budget(
+        goal=goal,
+        max_drop=limits.max_drop,
+        min_sqnr=limits.min_sqnr,
+        limit=limit,
+        confidence=sure,
+        time_limit=time_limit,
+    )
 
 
 def _read(recipe: object, data: object, test: object, passes: Sequence[Pass]) -> dict[str, object]:

@@ -26,6 +26,7 @@ from onnxpress.page import write_page
 from onnxpress.report import account, document, to_json, write_text
 from onnxpress.rewriter.errors import ConfigError, InputError
 from onnxpress.rewriter.model import Model
+from onnxpress.search.budget import SECONDS
 from onnxpress.transport import check_transport, packed_path
 from onnxpress.verification import provider_names, samples_for
 
@@ -106,11 +107,15 @@ def judged(order: Deployment, result: CompressionResult) -> tuple[Verdict, ...]:
 
 def _compress(order: Deployment, progress: Progress | None) -> CompressionResult:
     """The one call that makes the model."""
+    budget = order.budget
     return compress(
         order.model,
         order.output.model,
         recipe=None if order.recipe is None else replace(order.recipe, limits=order.limits),
-        budget=order.budget,
+        goal=None if budget is None else budget.goal,
+        limit=None if budget is None else budget.limit,
+        confidence=None if budget is None else budget.confidence,
+        time_limit=SECONDS if budget is None else budget.time_limit,
         limits=order.limits,
         folder=order.folder,
         data=order.data,

@@ -10,7 +10,9 @@ from pathlib import Path
 from onnxpress.artifact import Artifact
 from onnxpress.benchmark import Benchmark, bench
 from onnxpress.calibration.feeds import Feed
+from onnxpress.calibration.metrics import Metric
 from onnxpress.calibration.session import Runner
+from onnxpress.difference import between
 from onnxpress.outcome import CompressionResult, ResultError, Version, unmet
 from onnxpress.parity import Verification
 from onnxpress.passes.base import Pass, Workbench
@@ -21,6 +23,9 @@ from onnxpress.passes.report import Report
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import FeedError, ModelError
 from onnxpress.rewriter.model import Model
+from onnxpress.search.bootstrap import Drop, worst_drop
+from onnxpress.search.scores import Scored
+from onnxpress.stages import Stages
 from onnxpress.verification import verify
 
 PARITY_BATCHES = 64
@@ -33,6 +38,7 @@ class Making:
 
     Attributes:
         notes: warnings that came up on the way.
+        stages: what the model came to after each pass.
     """
 
     model: Model
@@ -43,6 +49,7 @@ class Making:
     judging: Feed
     seconds: float
     notes: list[str] = field(default_factory=list)
+    stages: Stages = field(default_factory=Stages)
 
     def try_input(self) -> None:
         """Run the input once on each provider: what fails here is no fault of the passes.
@@ -69,7 +76,8 @@ class Making:
             )
             version, benchmarks = "original", self._bench(self.source)
         before, after = Artifact.of(self.source), Artifact.of(self.made)
-        verification = self._verify()
+        metric = None if self.bench.metric is None else Scored(self.bench.metric)
+        verification = self._verify(metric if limits.confidence is not None else self.bench.metric)
         result = CompressionResult(
             source=self.source,
             path=None,
@@ -82,6 +90,9 @@ class Making:
             reports=reports,
             verification=verification,
             benchmarks=benchmarks,
+            gate=self._gate(metric, limits),
+            stages=tuple(self.stages.found),
+            difference=between(self.source, self.made, reports if version == "compressed" else ()),
         )
         return replace(result, unmet=tuple(unmet(result, limits)))
 
@@ -92,11 +103,11 @@ class Making:
 
     def _make(self) -> tuple[Report, ...]:
         first, rest = _split(self.recipe.passes)
-        start = Pipeline(first)(self.model, self.bench)
+        start = Pipeline(first, after=self.stages.add)(self.model, self.bench)
         if self.recipe.goal:
             self.normalised.parent.mkdir()
             start.model.save(self.normalised)
-        end = Pipeline(rest, normalise=False)(start.model, self.bench)
+        end = Pipeline(rest, normalise=False, after=self.stages.add)(start.model, self.bench)
         end.model.save(self.made)
         self._try()
         return start.reports + end.reports
@@ -151,12 +162,18 @@ class Making:
         for file in Artifact.of(path).files:
             shutil.move(file, self.made.parent / file.name)
 
-    def _verify(self) -> Verification:
+    def _gate(self, metric: Scored | None, limits: Limits) -> Drop | None:
+        """How sure it is that the metric fell by no more than it may."""
+        if metric is None or limits.max_drop is None or limits.confidence is None:
+            return None
+        return worst_drop(metric, limit=limits.max_drop, confidence=limits.confidence, seed=self.bench.seed)
+
+    def _verify(self, metric: Metric | None) -> Verification:
         return verify(
             self.source,
             self.made,
             data=self.judging,
-            metric=self.bench.metric,
+            metric=metric,
             providers=self.bench.providers,
             threads=self.bench.threads,
             limit=PARITY_BATCHES,

@@ -50,6 +50,22 @@ def dims(shape: Iterable[int | str | None]) -> str:
     return "×".join(str(size or "?") for size in shape) or "scalar"
 
 
+def trials(result: CompressionResult) -> Table:
+    """What a search tried, in order."""
+    rows = [
+        [
+            each.name,
+            size(each.nbytes) if each.nbytes else "",
+            "" if each.speedup is None else f"{each.speedup:.2f}",
+            "" if each.sqnr is None else decibel(each.sqnr),
+            "" if each.drop is None else number(each.drop),
+            each.reason or "within the budget",
+        ]
+        for each in result.trials
+    ]
+    return Table("tried", ("plan", ">bytes", ">times as fast", ">SQNR", ">metric fell by", "verdict"), rows)
+
+
 def verification(found: Verification) -> list[Table]:
     """Parity of each output, and the metric and the placement of nodes, on each provider."""
     parity = [

@@ -34,7 +34,24 @@ if TYPE_CHECKING:
 def compress(
     model: Existing,
     output: Out,
-    recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="See `onnxpress recipes`.")] = "balanced",
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="See `onnxpress recipes`; balanced without --goal.")
+    ] = None,
+    goal: Annotated[
+        str | None, typer.Option(metavar="size|latency|memory", help="Search for what is best in this, within limits.")
+    ] = None,
+    limit: Annotated[
+        str | None, typer.Option(metavar="4x|3MB|5ms", help="What a search must come to; it ends there.")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(metavar="C", help="That the metric falls by no more than --max-drop; as 0.9.")
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(metavar="SECONDS", callback=above_zero, help="After which a search tries nothing else.")
+    ] = 900.0,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keeps what a search tried, to go on from after a stop.")
+    ] = None,
     data: Data = None,
     test: Annotated[
         str | None, typer.Option(metavar="FEED", help="Samples to judge by; without it, those of --data.")
@@ -63,25 +80,32 @@ def compress(
     address: Address = None,
     json: Json = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML report.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write hashes, recipe, versions, measurements, for verify.")
+    ] = None,
 ) -> None:
-    """Compress a model by a recipe, verify and time the result."""
+    """Compress a model by a recipe, or by a search for the best within limits; verify and time the result."""
     from onnxpress import engines
     from onnxpress.artifact import check_places
     from onnxpress.compression import compress as run
+    from onnxpress.manifest import write_manifest
     from onnxpress.outcome import LimitsNotMet
     from onnxpress.recipe import Limits, locate
+    from onnxpress.search.budget import goal_of
     from onnxpress.transport import check_transport, packed_path
 
     report = JsonReport(json)
-    if html is not None:
-        check_folder(html)
-    read = {"--data": data, "--test": test, "--recipe": locate(recipe), "--metric": metric}
+    for each in (html, manifest):
+        if each is not None:
+            check_folder(each)
+    read = {"--data": data, "--test": test, "--recipe": recipe and locate(recipe), "--metric": metric}
     check_transport(transport)
     packed = packed_path(output, transport) if transport else None
-    check_places(
-        {"--output": output, "--transport": packed, "--json": report.path, "--html": html}, models=[model], sources=read
+    written = {"--output": output, "--transport": packed, "--json": report.path, "--html": html, "--manifest": manifest}
+    check_places(written, models=[model], sources=read)
+    limits = Limits(
+        max_drop=max_drop, confidence=confidence, min_sqnr=min_sqnr, max_bytes=max_bytes, min_speedup=min_speedup
     )
-    limits = Limits(max_drop=max_drop, min_sqnr=min_sqnr, max_bytes=max_bytes, min_speedup=min_speedup)
     unmet: LimitsNotMet | None = None
     try:
         with engines.engine(jobs, name=engine, address=address), progress() as bars:
@@ -89,6 +113,10 @@ def compress(
                 model,
                 output,
                 recipe=recipe,
+                goal=goal_of(goal),
+                limit=limit,
+                time_limit=time_limit,
+                folder=folder,
                 data=data,
                 test=test,
                 metric=metric,
@@ -104,6 +132,9 @@ def compress(
     except LimitsNotMet as error:
         result, unmet = error.result, error
     _tell(result, report, html)
+    if manifest is not None and result.path is not None:
+        sources = {name.removeprefix("--"): each for name, each in read.items()}
+        write_manifest(result, manifest, seed=seed, sources=sources)
     if unmet is not None:
         raise unmet
     paths = [result.path, *(result.transport.paths if result.transport else ())]
@@ -120,6 +151,8 @@ def _tell(result: CompressionResult, report: JsonReport, html: Path | None) -> N
         from onnxpress.page import write_page
 
         write_page(result, html)
+    if result.trials:
+        show(tables.trials(result), stream=report.tables)
     told = (tables.passes, tables.skips, tables.tensors, tables.harms)
     curves = sensitivity.table(result.reports)
     for table in (*(each(result.reports) for each in told), *curves, tables.summary(result)):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpress.calibration.metrics import Metric
-from onnxpress.search.scores import Piece, Scores, replay
+from onnxpress.search.scores import Piece, Scored, Scores, replay
 
 DRAWS = 10_000
 _LEAST_DRAWS = 100
@@ -93,6 +93,23 @@ def drop_of(metric: Metric, before: Scores, after: Scores, *, limit: float, conf
         samples=min(before.samples, after.samples),
         draws=0 if drops is None else len(drops),
     )
+
+
+def worst_drop(metric: Scored, *, limit: float, confidence: float, seed: int = 0) -> Drop | None:
+    """The largest drop, of a metric that was taken of the original and the result, provider by provider.
+
+    Args:
+        metric: with what it said, in this order.
+        limit: how far it may fall.
+        confidence: that is wanted, in [0, 1).
+        seed: of the draws.
+
+    Returns:
+        None where it was not taken.
+    """
+    pairs = zip(metric.taken[::2], metric.taken[1::2], strict=True)
+    drops = [drop_of(metric.metric, *pair, limit=limit, confidence=confidence, seed=seed) for pair in pairs]
+    return max(drops, key=lambda each: each.value, default=None)
 
 
 def _drops(metric: Metric, before: Scores, after: Scores, rng: np.random.Generator) -> NDArray[np.float64] | None:

@@ -15,6 +15,12 @@ GOALS: tuple[Goal, ...] = get_args(Goal)
 MIN_SQNR = 20.0
 """In dB, where nothing else is said of what may be lost."""
 
+CONFIDENCE = 0.8
+"""Where nothing is said of it."""
+
+SECONDS = 900.0
+"""Within which a search ends, where nothing is said of it."""
+
 _UNITS = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 _TIMES = {"": 1.0, "ms": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3}
 
@@ -38,8 +44,8 @@ class Budget:
     max_drop: float | None = None
     min_sqnr: float | None = None
     limit: str | float | None = None
-    confidence: float = 0.8
-    time_limit: float = 900.0
+    confidence: float = CONFIDENCE
+    time_limit: float = SECONDS
 
     def __post_init__(self) -> None:
         """Check each.
@@ -93,6 +99,20 @@ class Budget:
     def _refuse(self) -> float:
         example = "5ms" if self.goal == "latency" else "3MB"
         raise ConfigError(f"limit {self.limit!r}: give times better, as 4x, or what it may take, as {example}")
+
+
+def goal_of(name: str | None) -> Goal | None:
+    """A goal by its name; None stays None.
+
+    Raises:
+        ConfigError: there is no such goal.
+    """
+    if name is None:
+        return None
+    for each in GOALS:
+        if each == name:
+            return each
+    raise ConfigError(f"goal {name!r}: give {', '.join(GOALS)}")
 
 
 def _number(value: object) -> bool:

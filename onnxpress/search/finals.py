@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxpress.artifact import Artifact
 from onnxpress.benchmark import Benchmark, bench
 from onnxpress.calibration.feeds import Feed
-from onnxpress.calibration.metrics import Metric
-from onnxpress.calibration.session import Runner
 from onnxpress.outcome import CompressionResult
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.report import Report
 from onnxpress.recipe import Recipe
-from onnxpress.search.bootstrap import Drop, drop_of
+from onnxpress.search.bootstrap import Drop, worst_drop
 from onnxpress.search.measure import Scales
 from onnxpress.search.plans import Plan
-from onnxpress.search.scores import Scores, score
+from onnxpress.search.scores import Scored
 from onnxpress.search.trial import Trial
 from onnxpress.search.workshop import Made
 from onnxpress.verification import verify
@@ -27,26 +25,8 @@ FINALISTS = 3
 """Candidates that are judged at most: the more are, the likelier one passes by luck."""
 
 PARITY_BATCHES = 64
-_SAME = 0.98
-"""Part of the input's memory above which a measurement is no gain."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """A metric that keeps how each sample counts."""
-
-    metric: Metric
-    taken: list[Scores] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Of the metric."""
-        return self.metric.name
-
-    def __call__(self, runner: Runner, feed: Feed, /) -> float:
-        """Take it."""
-        self.taken.append(score(self.metric, runner, feed))
-        return self.taken[-1].value
+LEAST_GAIN = 1 / 0.98
+"""Times better in bytes or memory: less is what normalisation drops, or noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +57,7 @@ class Finals:
         return replace(result, version="original", trials=tuple(trials), unmet=(unmet,))
 
     def _measured(self, plan: Plan, path: Path, reports: Sequence[Report]) -> CompressionResult:
-        source, metric = self.scales.source, None if self.bench.metric is None else _Scored(self.bench.metric)
+        source, metric = self.scales.source, None if self.bench.metric is None else Scored(self.bench.metric)
         verification = verify(
             source,
             path,
@@ -117,15 +97,11 @@ class Finals:
             progress=self.bench.progress,
         )
 
-    def _drop(self, metric: _Scored | None) -> Drop | None:
-        """On the provider where it is worst."""
+    def _drop(self, metric: Scored | None) -> Drop | None:
         budget = self.scales.budget
         if metric is None or budget.max_drop is None:
             return None
-        pairs = zip(metric.taken[::2], metric.taken[1::2], strict=True)
-        limit, confidence, seed = budget.max_drop, budget.confidence, self.bench.seed
-        drops = (drop_of(metric.metric, *pair, limit=limit, confidence=confidence, seed=seed) for pair in pairs)
-        return max(drops, key=lambda each: each.value)
+        return worst_drop(metric, limit=budget.max_drop, confidence=budget.confidence, seed=self.bench.seed)
 
     def _unmet(self, result: CompressionResult) -> Iterator[str]:
         budget, gain = self.scales.budget, self._gain(result)
@@ -148,4 +124,4 @@ class Finals:
         goal = self.scales.budget.goal
         if goal == "latency":
             return all(each.quartiles[0] > 1 for each in result.benchmarks)
-        return result.ratio > 1 if result.memory is None else result.memory[1] < _SAME * result.memory[0]
+        return self._gain(result) > LEAST_GAIN

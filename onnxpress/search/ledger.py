@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from onnxpress.calibration.batches import Array
 from onnxpress.calibration.feeds import Feed
@@ -15,8 +15,15 @@ from onnxpress.report import write_text
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.search.trial import Trial
 
-_TRIAL = TypeAdapter(Trial)
 _WHAT = "search.json"
+
+
+class _Page(BaseModel):
+    """A trial in a file."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    trial: Trial
 
 
 class Ledger:
@@ -51,7 +58,7 @@ class Ledger:
     def note(self, trial: Trial) -> None:
         """Keep a trial."""
         if trial.key not in self._known:
-            write_text(_TRIAL.dump_json(trial, indent=1).decode(), self._place / f"{trial.key}.json")
+            write_text(_Page(trial=trial).model_dump_json(indent=1), self._place / f"{trial.key}.json")
             self._known[trial.key] = trial
         if all(trial.key != each.key for each in self.trials):
             self.trials.append(trial)
@@ -63,10 +70,10 @@ class Ledger:
     def _check(self, what: dict[str, object]) -> None:
         stated = self.folder / _WHAT
         try:
-            self._place.mkdir(parents=True, exist_ok=True)
             if not stated.is_file():
-                if any(each != self._place for each in self.folder.iterdir()):
+                if self.folder.exists() and any(each != self._place for each in self.folder.iterdir()):
                     raise ConfigError(f"folder {self.folder} holds something else; name an empty or a new one")
+                self._place.mkdir(parents=True, exist_ok=True)
                 write_text(json.dumps(what, indent=1), stated)
                 return
             before = json.loads(stated.read_text(encoding="utf-8"))
@@ -82,7 +89,7 @@ class Ledger:
 
     def _read(self, path: Path) -> Trial:
         try:
-            return _TRIAL.validate_json(path.read_bytes())
+            return _Page.model_validate_json(path.read_bytes()).trial
         except ValueError as error:
             raise ConfigError(f"{path} is no trial of a search; remove it, and it is made again") from error
 

@@ -17,7 +17,7 @@ from onnxpress.passes.normalise import Normalise
 from onnxpress.recipe import Limits, plain
 from onnxpress.rewriter.model import Model
 from onnxpress.search.budget import Budget
-from onnxpress.search.finals import FINALISTS, Finals
+from onnxpress.search.finals import FINALISTS, LEAST_GAIN, Finals
 from onnxpress.search.ledger import Ledger, fingerprint
 from onnxpress.search.measure import Scales
 from onnxpress.search.parts import Parts, part
@@ -66,6 +66,8 @@ class Contest:
         scales = Scales(self.source, self.budget, parts.choose, self.bench)
         found = Search(workshop, scales, ledger, replace(self.bench, feed=parts.learn)).run()
         finals = Finals(scales=scales, judging=parts.judge, bench=self.bench, seconds=self.seconds)
+        least = 1.0 if self.budget.goal == "latency" else LEAST_GAIN
+        found = [each for each in found if each[1].gain > least]
         reasons, notes = [], list(parts.warnings)
         result: CompressionResult | None = None
         for plan, trial in found[:FINALISTS]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -92,6 +92,24 @@ def score(metric: Metric, runner: Runner, feed: Feed) -> Scores:
     if rows is not None and _same(float(rows.mean()), value) and _adds_up(metric, pieces, rows):
         return Scores(value, rows, None, seconds)
     return Scores(value, None, pieces, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A metric that keeps how each sample counts, each time it is taken."""
+
+    metric: Metric
+    taken: list[Scores] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of the metric."""
+        return self.metric.name
+
+    def __call__(self, runner: Runner, feed: Feed, /) -> float:
+        """Take it."""
+        self.taken.append(score(self.metric, runner, feed))
+        return self.taken[-1].value
 
 
 def replay(metric: Metric, pieces: Sequence[Piece]) -> float:
