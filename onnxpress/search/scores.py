@@ -86,7 +86,13 @@ def score(metric: Metric, runner: Runner, feed: Feed) -> Scores:
     value = metric(cast(Runner, recorder), _recorded(feed, recorder))
     seconds = time.perf_counter() - began
     pieces = recorder.pieces()
-    if pieces is None or not math.isfinite(value) or not _same(replay(metric, pieces), value):
+    if not math.isfinite(value) or (pieces is None and not recorder.crowded):
+        return Scores(value, None, None, seconds)
+    if pieces is None:
+        rows = _batch_by_batch(metric, runner, feed)
+        fits = rows is not None and _same(float(rows.mean()), value)
+        return Scores(value, rows if fits else None, None, seconds)
+    if not _same(replay(metric, pieces), value):
         return Scores(value, None, None, seconds)
     rows = _each(metric, pieces)
     if rows is not None and _same(float(rows.mean()), value) and _adds_up(metric, pieces, rows):
@@ -124,6 +130,20 @@ def replay(metric: Metric, pieces: Sequence[Piece]) -> float:
         return math.nan
 
 
+def _batch_by_batch(metric: Metric, runner: Runner, feed: Feed) -> NDArray[np.float64] | None:
+    """The metric of each sample alone, where all outputs together are too many to keep; the model runs once more."""
+    found: list[NDArray[np.float64]] = []
+    for sample in feed.samples():
+        recorder = _Recorder(runner)
+        metric(cast(Runner, recorder), _recorded(Feed([sample], count=1, labels=sample.labels), recorder))
+        pieces = recorder.pieces()
+        rows = None if pieces is None else _each(metric, pieces)
+        if pieces is None or rows is None or not _adds_up(metric, pieces, rows):
+            return None
+        found.append(rows)
+    return np.concatenate(found) if found else None
+
+
 class _Unknown(Exception):
     """A metric asks for what was not recorded."""
 
@@ -136,6 +156,11 @@ class _Recorder:
         self._given: dict[int, tuple[Sample, dict[str, Array]]] = {}
         self._room = KEPT_BYTES
         self._whole = True
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there was more to keep than there is room for."""
+        return self._room < 0
 
     def expect(self, sample: Sample) -> None:
         """Take in a batch that is about to be run; it stays alive, so nothing else gets its identity."""

@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.report import Report
+from onnxpress.passes.share.budget import ShareBudget
+from onnxpress.passes.share.sharing import Sharing
 from onnxpress.report import write_text
 from onnxpress.rewriter.model import Model
+from onnxpress.search.measured import MeasuredOnce
 from onnxpress.search.plans import Plan, key_of
 from onnxpress.stages import Stage, Stages
 
@@ -57,6 +60,7 @@ class Workshop:
         self._folder = folder / "models"
         self._folder.mkdir(exist_ok=True)
         self._bench = bench
+        self._sharings: dict[tuple[str, object], Sharing] = {}
 
     def start(self, model: Model, normalise: Pass) -> Made:
         """Normalise the input, with which all plans begin."""
@@ -78,7 +82,8 @@ class Workshop:
             following = self._rest(passes, done)
             stages = Stages()
             model = Model.load(self._place(passes[:done]) / _MODEL)
-            found = Pipeline(passes[done:following], normalise=False, after=stages.add)(model, self._bench)
+            now = self._once(passes[:done], passes[done:following])
+            found = Pipeline(now, normalise=False, after=stages.add)(model, self._bench)
             account = _Account(before=key_of(passes[:done]), reports=list(found.reports), stages=stages.found)
             self._keep(passes[:following], found.model, account)
             done = following
@@ -103,6 +108,13 @@ class Workshop:
         """Remove the finished model of a plan; what others begin with, and accounts, stay."""
         if plan.passes and self.has(plan.passes):
             shutil.rmtree(self._place(plan.passes))
+
+    def _once(self, before: tuple[Pass, ...], passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
+        """The passes, where the first of them measures what other sizes need as well so that it does so once."""
+        first = passes[0]
+        if not isinstance(first, ShareBudget):
+            return passes
+        return (MeasuredOnce(how=first, before=key_of(before), known=self._sharings), *passes[1:])
 
     def _rest(self, passes: tuple[Pass, ...], done: int) -> int:
         """How many passes run before the model is stored: until one that takes its time is followed by others."""

@@ -85,10 +85,16 @@ def test_a_metric_that_runs_other_inputs_is_one_number(runner, feed):
     assert "how sure that is cannot be said" in drop.describe()
 
 
-def test_what_takes_too_much_memory_is_one_number(runner, feed, monkeypatch):
-    monkeypatch.setattr(module, "KEPT_BYTES", 100)
+def test_what_takes_too_much_memory_is_scored_batch_by_batch(runner, feed, monkeypatch):
+    whole = score(Top1(), runner, feed)
+    monkeypatch.setattr(module, "KEPT_BYTES", 500)  # a batch at a time
     found = score(Top1(), runner, feed)
-    assert found.value == Top1()(runner, feed)
+    assert found.value == whole.value
+    np.testing.assert_array_equal(found.rows, whole.rows)
+    assert score(metric_of(by_balance), runner, feed).rows is None
+    monkeypatch.setattr(module, "KEPT_BYTES", 100)  # not even that
+    found = score(Top1(), runner, feed)
+    assert found.value == whole.value
     assert (found.rows, found.pieces) == (None, None)
 
 
