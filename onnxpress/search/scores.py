@@ -15,7 +15,6 @@ from onnxpress.calibration.batches import Array, Batch, Sample
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Metric
 from onnxpress.calibration.session import Runner
-from onnxpress.rewriter.errors import OnnxpressError
 
 KEPT_BYTES = 1 << 28
 """Of samples and outputs that are kept; with more, a metric is one number."""
@@ -126,7 +125,7 @@ def replay(metric: Metric, pieces: Sequence[Piece]) -> float:
     feed = Feed([each.sample for each in pieces], count=len(pieces), labels=known)
     try:
         return metric(cast(Runner, _Replayed(given)), feed)
-    except (OnnxpressError, _Unknown):
+    except Exception:  # whatever a metric does with samples that it was not made for, as ones of a single class
         return math.nan
 
 
@@ -153,7 +152,7 @@ class _Recorder:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._given: dict[int, tuple[Sample, dict[str, Array]]] = {}
+        self._given: dict[int, tuple[int, Sample, dict[str, Array]]] = {}
         self._room = KEPT_BYTES
         self._whole = True
 
@@ -162,14 +161,14 @@ class _Recorder:
         """Whether there was more to keep than there is room for."""
         return self._room < 0
 
-    def expect(self, sample: Sample) -> None:
-        """Take in a batch that is about to be run; it stays alive, so nothing else gets its identity."""
+    def expect(self, position: int, sample: Sample) -> None:
+        """Take in a batch that may be run next; it stays alive, so nothing else gets its identity."""
         self._room -= _nbytes(sample.batch.values())
         if self._room < 0:
             self._whole = False
             self._given.clear()
         if self._whole:
-            self._given[id(sample.batch)] = sample, {}
+            self._given[id(sample.batch)] = position, sample, {}
 
     def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """As the runner does."""
@@ -178,18 +177,19 @@ class _Recorder:
         self._whole &= known is not None
         self._room -= _nbytes(result.values())
         if known is not None:
-            known[1].update(result)
+            known[2].update(result)
         return result
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
 
     def pieces(self) -> tuple[Piece, ...] | None:
-        """All that was run, where that is the samples as they are."""
-        found = [(sample, outputs) for sample, outputs in self._given.values() if outputs]
-        if not self._whole or self._room < 0 or not found:
+        """All that was run, where that is the samples as they are, each once: else some would count twice."""
+        found = [each for each in self._given.values() if each[2]]
+        once = len({position for position, _, _ in found}) == len(found)
+        if not self._whole or self._room < 0 or not found or not once:
             return None
-        return tuple(Piece(sample, outputs, _rows(sample, outputs)) for sample, outputs in found)
+        return tuple(Piece(sample, outputs, _rows(sample, outputs)) for _, sample, outputs in found)
 
 
 class _Replayed:
@@ -224,12 +224,12 @@ class _Told:
     """Samples that are reported as they pass."""
 
     feed: Feed
-    tell: Callable[[Sample], None]
+    tell: Callable[[int, Sample], None]
 
     def __iter__(self) -> Any:
-        for sample in self.feed.samples():
+        for position, sample in enumerate(self.feed.samples()):
             own = Sample(dict(sample.batch), sample.labels)
-            self.tell(own)
+            self.tell(position, own)
             yield own
 
 

@@ -11,7 +11,9 @@ from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.share.budget import ShareBudget
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.recipe import plain
+from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
+from onnxpress.search import workshop as module
 from onnxpress.search.plans import Plan
 from onnxpress.search.workshop import Workshop
 
@@ -68,3 +70,24 @@ def test_sizes_are_measured_once(workshop, model, bench, tmp_path, monkeypatch):
         assert each.path.read_bytes() == (tmp_path / "alone.onnx").read_bytes()
         assert each.reports[1].options == plain(alone.reports[1].options)
         assert [change.site for change in each.reports[1].changes] == [c.site for c in alone.reports[1].changes]
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path, bench):
+    (tmp_path / "models").write_text("a file")
+    with pytest.raises(ConfigError, match=r"cannot be written to: .*; name another folder"):
+        Workshop(tmp_path, bench)
+
+
+def test_a_model_goes_whole_or_not_at_all(workshop, monkeypatch):
+    plan = Plan("p", (ShareKMeans(bits=2, min_size=1), FINISH))
+    first = workshop.make(plan).path.read_bytes()
+
+    def killed(path, **_):
+        (path / "account.json").unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "rmtree", killed)
+        workshop.drop(plan)
+    assert workshop.make(plan).path.read_bytes() == first
+    workshop.drop(plan)
+    assert not workshop.has(plan.passes)
