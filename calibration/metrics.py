@@ -16,6 +16,9 @@ from onnxpress.calibration.plugins import blame, by_signal, load_function
 from onnxpress.calibration.session import Runner
 from onnxpress.rewriter.errors import ConfigError, FeedError, OnnxpressError
 
+ROUNDING = 1e-12
+"""That a difference of two metrics may be off by: 0.91 − 0.9 is more than 0.01."""
+
 
 @runtime_checkable
 class Metric(Protocol):

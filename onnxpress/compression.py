@@ -102,6 +102,7 @@ def compress(
     places = {"output": out, "transport": packed_path(out, transport) if transport else None}
     check_places(places, models=[model], sources=_read(recipe, data, test, order.recipe.passes))
     check_output(out)
+    _check_folder(folder, out, order.budget)
     told = Workbench(
         metric=order.metric,
         providers=provider_names(providers),
@@ -202,6 +203,8 @@ def _order(
         recipe = "balanced" if budget is None else []
     plan = recipe if isinstance(recipe, Recipe) else _recipe(recipe)
     measure = load_metric(metric) if isinstance(metric, str) else metric
+    if measure is not None and not isinstance(measure, Metric):
+        raise ConfigError(f"metric {measure!r}: give top1, module:function, or a Metric with a name")
     merged = _merged(plan.limits, limits)
     if merged.max_drop is not None and measure is None:
         raise ConfigError(f"max_drop {merged.max_drop} needs a metric to fall: give top1 or module:function")
@@ -219,6 +222,21 @@ def _budget(goal: Goal, limits: Limits, limit: str | float | None, time_limit: f
         confidence=sure,
         time_limit=time_limit,
     )
+
+
+def _check_folder(folder: str | Path | None, out: Path, budget: Budget | None) -> None:
+    """Refuse a folder that no search would use, or that would hold its own result.
+
+    Raises:
+        ConfigError: what to do.
+    """
+    if folder is None:
+        return
+    if budget is None:
+        raise ConfigError(f"folder {folder} is of a search: give a goal, {', '.join(GOALS)}")
+    place, result = Path(folder).resolve(), out.resolve()
+    if place in (result, *result.parents) or result in place.parents:
+        raise ConfigError(f"folder {folder} is where the output {out} goes; give the search a folder of its own")
 
 
 def _read(recipe: object, data: object, test: object, passes: Sequence[Pass]) -> dict[str, object]:

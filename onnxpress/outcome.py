@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from onnxpress.benchmark import Benchmark
+from onnxpress.calibration.metrics import ROUNDING
 from onnxpress.parity import Verification
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.normalise import Normalise
@@ -182,7 +183,7 @@ def _drop(result: CompressionResult, limit: float, confidence: float | None) -> 
         sure = gate is not None and gate.probability is not None and gate.probability >= confidence
         said = gate.describe() if gate is not None else f"{said}; how sure that is was not measured"
         said += f"; confidence is {confidence:g}"
-    return Verdict("max_drop", drop, limit, "", drop <= limit and sure, f"{said}, max_drop is {limit:g}")
+    return Verdict("max_drop", drop, limit, "", drop <= limit + ROUNDING and sure, f"{said}, max_drop is {limit:g}")
 
 
 def _parity(verification: Verification, provider: str, least: float) -> Verdict:
@@ -224,7 +225,7 @@ def cautions(result: CompressionResult, *, calibrated: bool, separate: bool) -> 
         )
     yield from _of_passes(result)
     yield from _of_outputs(result, "--test" if separate else "--data")
-    if calibrated and not separate:
+    if calibrated and not separate and not result.trials:  # a search parts them
         yield from _of_judges(result)
     if result.bytes_after > result.bytes_before:
         yield f"the result is larger than the input: {result.bytes_after:,} bytes, {result.bytes_before:,} before"

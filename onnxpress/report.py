@@ -55,6 +55,7 @@ def account(result: CompressionResult) -> dict[str, object]:
         "stages": result.stages,
         "trials": result.trials,
         "gate": result.gate,
+        "memory": result.memory,
         "verification": result.verification,
         "benchmarks": result.benchmarks,
         "unmet": result.unmet,

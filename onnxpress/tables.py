@@ -14,6 +14,7 @@ from onnxpress.passes.registry import find
 from onnxpress.passes.report import Report
 from onnxpress.recipe import Recipe
 from onnxpress.rewriter.errors import ConfigError
+from onnxpress.search.memory import gain_of
 from onnxpress.terminal import Table
 
 _FIGURE = re.compile(r"(?<= )-?(?:\d+\.\d+|inf)(?=[\s,;)]|$)")
@@ -195,6 +196,8 @@ def summary(result: CompressionResult) -> Table:
     if (packed := result.transport) is not None:
         times = result.bytes_before / packed.bytes
         rows.append([f"bytes as {packed.format}", "", size(packed.bytes), f"{times:.2f} times smaller than the input"])
+    if result.memory is not None:
+        rows.append(["memory", *map(size, result.memory), f"{gain_of(*result.memory):.2f} times less"])
     for each in result.verification.providers:
         if each.metric_before is not None:
             name = f"{metric_name(result.verification.metric)}, {short(each.provider)}"

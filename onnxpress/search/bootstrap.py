@@ -6,6 +6,7 @@ draws in which the drop keeps to the limit is how sure one can be of it; what bo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpress.calibration.metrics import Metric
+from onnxpress.calibration.metrics import ROUNDING, Metric
 from onnxpress.search.scores import Piece, Scored, Scores, replay
 
 DRAWS = 10_000
@@ -52,10 +53,12 @@ class Drop:
     def held(self) -> bool:
         """Whether the drop keeps to the limit, as surely as wanted."""
         sure = self.probability is None or self.probability >= self.confidence
-        return self.value <= self.limit and sure
+        return self.value <= self.limit + ROUNDING and sure
 
     def describe(self) -> str:
         """What is known, in words."""
+        if math.isnan(self.value):
+            return f"{self.metric} is not a number"
         way = "fell" if self.value > 0 else "rose"
         moved = f"{self.metric} {way} by {abs(self.value):.4g}" if self.value else f"{self.metric} stayed the same"
         if self.probability is None:
@@ -81,7 +84,7 @@ def drop_of(metric: Metric, before: Scores, after: Scores, *, limit: float, conf
     low, high, probability = None, None, None
     if drops is not None:
         low, high = map(float, np.quantile(drops, [1 - confidence, confidence]))
-        probability = float(np.mean(drops <= limit + 1e-12))
+        probability = float(np.mean(drops <= limit + ROUNDING))
     return Drop(
         metric=metric.name,
         value=before.value - after.value,
@@ -98,6 +101,8 @@ def drop_of(metric: Metric, before: Scores, after: Scores, *, limit: float, conf
 def worst_drop(metric: Scored, *, limit: float, confidence: float, seed: int = 0) -> Drop | None:
     """The largest drop, of a metric that was taken of the original and the result, provider by provider.
 
+    One that does not keep to the limit as surely as wanted comes before a larger one that does.
+
     Args:
         metric: with what it said, in this order.
         limit: how far it may fall.
@@ -109,7 +114,7 @@ def worst_drop(metric: Scored, *, limit: float, confidence: float, seed: int = 0
     """
     pairs = zip(metric.taken[::2], metric.taken[1::2], strict=True)
     drops = [drop_of(metric.metric, *pair, limit=limit, confidence=confidence, seed=seed) for pair in pairs]
-    return max(drops, key=lambda each: each.value, default=None)
+    return max(drops, key=lambda each: (not each.held, each.value), default=None)
 
 
 def _drops(metric: Metric, before: Scores, after: Scores, rng: np.random.Generator) -> NDArray[np.float64] | None:

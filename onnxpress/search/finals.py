@@ -15,6 +15,7 @@ from onnxpress.passes.report import Report
 from onnxpress.recipe import Recipe
 from onnxpress.search.bootstrap import Drop, worst_drop
 from onnxpress.search.measure import Scales
+from onnxpress.search.memory import gain_of
 from onnxpress.search.plans import Plan
 from onnxpress.search.scores import Scored
 from onnxpress.search.trial import Trial
@@ -118,7 +119,7 @@ class Finals:
     def _gain(self, result: CompressionResult) -> float:
         if self.scales.budget.goal == "latency":
             return result.speedup
-        return result.ratio if result.memory is None else result.memory[0] / max(1, result.memory[1])
+        return result.ratio if result.memory is None else gain_of(*result.memory)
 
     def _better(self, result: CompressionResult) -> bool:
         goal = self.scales.budget.goal

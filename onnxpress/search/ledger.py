@@ -71,21 +71,25 @@ class Ledger:
         stated = self.folder / _WHAT
         try:
             if not stated.is_file():
-                if self.folder.exists() and any(each != self._place for each in self.folder.iterdir()):
+                if self.folder.exists() and not all(map(self._own, self.folder.iterdir())):
                     raise ConfigError(f"folder {self.folder} holds something else; name an empty or a new one")
                 self._place.mkdir(parents=True, exist_ok=True)
                 write_text(json.dumps(what, indent=1), stated)
                 return
-            before = json.loads(stated.read_text(encoding="utf-8"))
+            before = dict(json.loads(stated.read_text(encoding="utf-8")))
         except OSError as error:
             raise ConfigError(f"folder {self.folder}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigError(f"{stated} is not of a search; name an empty or a new folder") from error
         differing = [name for name in {**before, **what} if before.get(name) != what.get(name)]
         if differing:
             raise ConfigError(
                 f"folder {self.folder} holds another search ({', '.join(differing)} differ); name a new folder"
             )
+
+    def _own(self, path: Path) -> bool:
+        """Whether a search that was killed as it began left it."""
+        return path == self._place or (path.name.startswith(f".{_WHAT}.") and path.suffix == ".part")
 
     def _read(self, path: Path) -> Trial:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from functools import cached_property
@@ -13,9 +14,10 @@ from onnxpress.benchmark import Benchmark, bench
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.session import Runner
 from onnxpress.passes.base import Workbench
+from onnxpress.rewriter.errors import ConfigError
 from onnxpress.search.bootstrap import drop_of
 from onnxpress.search.budget import Budget
-from onnxpress.search.memory import memory_of
+from onnxpress.search.memory import gain_of, memory_of
 from onnxpress.search.plans import Plan
 from onnxpress.search.scores import Scores, score
 from onnxpress.search.trial import Trial
@@ -26,6 +28,18 @@ BATCHES = 8
 
 SECONDS = 3.0
 """That timing a candidate takes about, on each provider."""
+
+
+def falls_short(sqnr: float, least: float) -> str:
+    """An SQNR that is not enough, in words.
+
+    Args:
+        sqnr: of the worst output, in dB; NaN where it cannot be judged.
+        least: that is wanted, in dB.
+    """
+    if math.isnan(sqnr):
+        return "outputs differ that SQNR cannot judge, as whole numbers: judge by a metric (--metric and --max-drop)"
+    return f"{sqnr:.1f} dB, {least:g} wanted"
 
 
 class _Figures(TypedDict, total=False):
@@ -51,6 +65,23 @@ class Scales:
         """Measure the input."""
         self.source, self.budget, self.feed, self.bench = source, budget, feed, workbench
         self.nbytes = Artifact.of(source).nbytes
+
+    def try_input(self) -> None:
+        """Run the input on each provider, and take its metric: what fails here fails for every candidate.
+
+        Raises:
+            OnnxpressError: it does not run, or the metric fails or is not a number.
+        """
+        for each in self.bench.providers:
+            with Runner(self.source, providers=[each], threads=self.bench.threads) as runner:
+                runner.run(next(iter(self.feed)))
+        metric, scores = self.bench.metric, self.scores
+        if metric is None or scores is None or self.budget.max_drop is None or math.isfinite(scores.value):
+            return
+        raise ConfigError(
+            f"metric {metric.name} is {scores.value} for the input, so nothing can be judged by it: look at the "
+            "metric, and at the samples"
+        )
 
     @cached_property
     def scores(self) -> Scores | None:
@@ -116,7 +147,7 @@ class Scales:
         trial = replace(trial, sqnr=verified.sqnr)
         least = self.budget.sqnr
         if least is not None and not verified.sqnr >= least:
-            return replace(trial, outcome="lossy", reason=f"{verified.sqnr:.1f} dB, {least:g} wanted")
+            return replace(trial, outcome="lossy", reason=falls_short(verified.sqnr, least))
         before, after = self.scores, self._score(path) if self.bench.metric is not None else None
         if before is None or after is None or self.bench.metric is None:
             return replace(trial, outcome="accepted")
@@ -135,7 +166,7 @@ class Scales:
             return {"gain": self.nbytes / nbytes}
         if self.budget.goal == "memory":
             memory = self.memory_of(path)
-            return {"gain": self.memory / max(1, memory), "memory": memory}
+            return {"gain": gain_of(self.memory, memory), "memory": memory}
         slowest = min(self._paces(path), key=lambda each: each.speedup)
         return {"gain": slowest.speedup, "speedup": slowest.speedup, "quartiles": slowest.quartiles}
 

@@ -21,9 +21,13 @@ from onnxpress.search.finals import FINALISTS, LEAST_GAIN, Finals
 from onnxpress.search.ledger import Ledger, fingerprint
 from onnxpress.search.measure import Scales
 from onnxpress.search.parts import Parts, part
+from onnxpress.search.plans import Plan
 from onnxpress.search.search import Search
 from onnxpress.search.trial import Trial
 from onnxpress.search.workshop import Workshop
+
+FEW = 30
+"""Samples below which draws from them hardly differ, so that a confidence looks better than it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +68,36 @@ class Contest:
         workshop = Workshop(folder, replace(self.bench, feed=parts.learn))
         workshop.start(self.model, Normalise())
         scales = Scales(self.source, self.budget, parts.choose, self.bench)
-        found = Search(workshop, scales, ledger, replace(self.bench, feed=parts.learn)).run()
+        search = Search(workshop, scales, ledger, replace(self.bench, feed=parts.learn))
+        scales.try_input()
+        found = search.run()
         finals = Finals(scales=scales, judging=parts.judge, bench=self.bench, seconds=self.seconds)
+        result, notes = self._judged(found, finals, workshop, ledger)
+        made = Artifact.of(self.made)  # stored under its own name, so with other hashes than in the folder
+        warnings = (*self._warnings(parts), *result.verification.warnings, *parts.warnings, *_doubts(result), *notes)
+        return replace(result, warnings=warnings, bytes_after=made.nbytes, hashes_after=made.hashes())
+
+    def _judged(
+        self, found: Sequence[tuple[Plan, Trial]], finals: Finals, workshop: Workshop, ledger: Ledger
+    ) -> tuple[CompressionResult, list[str]]:
+        """The best that stands the last judgement, else the input, and what is to be said of those that did not."""
         least = 1.0 if self.budget.goal == "latency" else LEAST_GAIN
-        found = [each for each in found if each[1].gain > least]
-        reasons, notes = [], list(parts.warnings)
-        result: CompressionResult | None = None
-        for plan, trial in found[:FINALISTS]:
+        reasons: list[str] = []
+        for plan, trial in [each for each in found if each[1].gain > least][:FINALISTS]:
             made = workshop.make(plan)
             judged = finals.judge(plan, made, ledger.trials)
-            failing = (*judged.unmet, *unmet(judged, self.limits))
+            failing = dict.fromkeys((*judged.unmet, *unmet(judged, self.limits)))
             if not failing:
                 Model.load(made.path).save(self.made)
-                result = judged
-                break
+                told = f"{len(reasons)} that seemed better did not stand the last judgement: {' | '.join(reasons)}"
+                return judged, [told] if reasons else []
             reasons.append(f"{trial.name}: {'; '.join(failing)}")
-        if result is None:
-            self._copy()
-            result = finals.original(_why(reasons, ledger.trials), ledger.trials)
-        elif reasons:
-            notes.append(f"{len(reasons)} that seemed better did not stand the last judgement: {' | '.join(reasons)}")
-        return replace(result, warnings=(*self._warnings(parts), *result.verification.warnings, *notes))
+        self._copy()
+        return finals.original(_why(reasons, ledger.trials), ledger.trials), []
 
     def _parts(self) -> Parts:
         assert self.bench.feed is not None
-        with Runner(self.source, threads=self.bench.threads) as runner:
+        with Runner(self.source, providers=self.bench.providers[:1], threads=self.bench.threads) as runner:
             return part(self.bench.feed, self.judging, runner.input_specs)
 
     def _warnings(self, parts: Parts) -> tuple[str, ...]:
@@ -121,10 +130,21 @@ class Contest:
             self.model.save(self.made)
 
 
+def _doubts(result: CompressionResult) -> list[str]:
+    """A confidence that is missing, or drawn from so few samples that it says little."""
+    gate = result.gate
+    if gate is None or (gate.probability is not None and gate.samples >= FEW):
+        return []
+    if gate.probability is None:
+        return [gate.describe()]
+    return [f"{gate.metric} was judged on {gate.samples} samples, too few for its confidence to say much: give more"]
+
+
 def _why(reasons: Sequence[str], trials: Sequence[Trial]) -> str:
     """Why nothing was gained, in a line."""
     if reasons:
         return f"no candidate stood the last judgement, so the input is delivered unchanged: {' | '.join(reasons)}"
     near = sorted((each for each in trials if each.passes), key=lambda each: -each.gain)[:2]
-    told = " | ".join(f"{each.name}: {each.reason}" for each in near) or "there was time for no candidate"
-    return f"nothing gains within the budget, so the input is delivered unchanged; of {len(trials)} candidates: {told}"
+    told = [f"{each.name}: {each.reason or 'what it gains is within noise'}" for each in near]
+    why = " | ".join(told) or "there was time for no candidate"
+    return f"nothing gains within the budget, so the input is delivered unchanged; of {len(trials)} candidates: {why}"

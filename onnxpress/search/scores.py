@@ -15,7 +15,6 @@ from onnxpress.calibration.batches import Array, Batch, Sample
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Metric
 from onnxpress.calibration.session import Runner
-from onnxpress.rewriter.errors import OnnxpressError
 
 KEPT_BYTES = 1 << 28
 """Of samples and outputs that are kept; with more, a metric is one number."""
@@ -86,7 +85,13 @@ def score(metric: Metric, runner: Runner, feed: Feed) -> Scores:
     value = metric(cast(Runner, recorder), _recorded(feed, recorder))
     seconds = time.perf_counter() - began
     pieces = recorder.pieces()
-    if pieces is None or not math.isfinite(value) or not _same(replay(metric, pieces), value):
+    if not math.isfinite(value) or (pieces is None and not recorder.crowded):
+        return Scores(value, None, None, seconds)
+    if pieces is None:
+        rows = _batch_by_batch(metric, runner, feed)
+        fits = rows is not None and _same(float(rows.mean()), value)
+        return Scores(value, rows if fits else None, None, seconds)
+    if not _same(replay(metric, pieces), value):
         return Scores(value, None, None, seconds)
     rows = _each(metric, pieces)
     if rows is not None and _same(float(rows.mean()), value) and _adds_up(metric, pieces, rows):
@@ -120,8 +125,22 @@ def replay(metric: Metric, pieces: Sequence[Piece]) -> float:
     feed = Feed([each.sample for each in pieces], count=len(pieces), labels=known)
     try:
         return metric(cast(Runner, _Replayed(given)), feed)
-    except (OnnxpressError, _Unknown):
+    except Exception:  # whatever a metric does with samples that it was not made for, as ones of a single class
         return math.nan
+
+
+def _batch_by_batch(metric: Metric, runner: Runner, feed: Feed) -> NDArray[np.float64] | None:
+    """The metric of each sample alone, where all outputs together are too many to keep; the model runs once more."""
+    found: list[NDArray[np.float64]] = []
+    for sample in feed.samples():
+        recorder = _Recorder(runner)
+        metric(cast(Runner, recorder), _recorded(Feed([sample], count=1, labels=sample.labels), recorder))
+        pieces = recorder.pieces()
+        rows = None if pieces is None else _each(metric, pieces)
+        if pieces is None or rows is None or not _adds_up(metric, pieces, rows):
+            return None
+        found.append(rows)
+    return np.concatenate(found) if found else None
 
 
 class _Unknown(Exception):
@@ -133,18 +152,23 @@ class _Recorder:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._given: dict[int, tuple[Sample, dict[str, Array]]] = {}
+        self._given: dict[int, tuple[int, Sample, dict[str, Array]]] = {}
         self._room = KEPT_BYTES
         self._whole = True
 
-    def expect(self, sample: Sample) -> None:
-        """Take in a batch that is about to be run; it stays alive, so nothing else gets its identity."""
+    @property
+    def crowded(self) -> bool:
+        """Whether there was more to keep than there is room for."""
+        return self._room < 0
+
+    def expect(self, position: int, sample: Sample) -> None:
+        """Take in a batch that may be run next; it stays alive, so nothing else gets its identity."""
         self._room -= _nbytes(sample.batch.values())
         if self._room < 0:
             self._whole = False
             self._given.clear()
         if self._whole:
-            self._given[id(sample.batch)] = sample, {}
+            self._given[id(sample.batch)] = position, sample, {}
 
     def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """As the runner does."""
@@ -153,18 +177,19 @@ class _Recorder:
         self._whole &= known is not None
         self._room -= _nbytes(result.values())
         if known is not None:
-            known[1].update(result)
+            known[2].update(result)
         return result
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
 
     def pieces(self) -> tuple[Piece, ...] | None:
-        """All that was run, where that is the samples as they are."""
-        found = [(sample, outputs) for sample, outputs in self._given.values() if outputs]
-        if not self._whole or self._room < 0 or not found:
+        """All that was run, where that is the samples as they are, each once: else some would count twice."""
+        found = [each for each in self._given.values() if each[2]]
+        once = len({position for position, _, _ in found}) == len(found)
+        if not self._whole or self._room < 0 or not found or not once:
             return None
-        return tuple(Piece(sample, outputs, _rows(sample, outputs)) for sample, outputs in found)
+        return tuple(Piece(sample, outputs, _rows(sample, outputs)) for _, sample, outputs in found)
 
 
 class _Replayed:
@@ -199,12 +224,12 @@ class _Told:
     """Samples that are reported as they pass."""
 
     feed: Feed
-    tell: Callable[[Sample], None]
+    tell: Callable[[int, Sample], None]
 
     def __iter__(self) -> Any:
-        for sample in self.feed.samples():
+        for position, sample in enumerate(self.feed.samples()):
             own = Sample(dict(sample.batch), sample.labels)
-            self.tell(own)
+            self.tell(position, own)
             yield own
 
 

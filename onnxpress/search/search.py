@@ -71,7 +71,7 @@ class Search:
             route, plan = waiting.pop(0)
             trial = self._try(plan)
             if trial is None:
-                return
+                continue  # one of another route may take less time
             try:
                 waiting.append((route, route.send(trial)))
             except StopIteration:

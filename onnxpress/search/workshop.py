@@ -11,8 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.report import Report
+from onnxpress.passes.share.budget import ShareBudget
+from onnxpress.passes.share.sharing import Sharing
 from onnxpress.report import write_text
+from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
+from onnxpress.search.measured import MeasuredOnce
 from onnxpress.search.plans import Plan, key_of
 from onnxpress.stages import Stage, Stages
 
@@ -53,10 +57,17 @@ class Workshop:
         Args:
             folder: that exists.
             bench: what passes may use.
+
+        Raises:
+            ConfigError: it cannot be written to.
         """
         self._folder = folder / "models"
-        self._folder.mkdir(exist_ok=True)
+        try:
+            self._folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _unusable(folder, error) from error
         self._bench = bench
+        self._sharings: dict[tuple[str, object], Sharing] = {}
 
     def start(self, model: Model, normalise: Pass) -> Made:
         """Normalise the input, with which all plans begin."""
@@ -78,7 +89,8 @@ class Workshop:
             following = self._rest(passes, done)
             stages = Stages()
             model = Model.load(self._place(passes[:done]) / _MODEL)
-            found = Pipeline(passes[done:following], normalise=False, after=stages.add)(model, self._bench)
+            now = self._once(passes[:done], passes[done:following])
+            found = Pipeline(now, normalise=False, after=stages.add)(model, self._bench)
             account = _Account(before=key_of(passes[:done]), reports=list(found.reports), stages=stages.found)
             self._keep(passes[:following], found.model, account)
             done = following
@@ -100,9 +112,17 @@ class Workshop:
         return Made(place / _MODEL, tuple(reports), tuple(stages))
 
     def drop(self, plan: Plan) -> None:
-        """Remove the finished model of a plan; what others begin with, and accounts, stay."""
+        """Remove the finished model of a plan, whole or not at all; what others begin with stays."""
         if plan.passes and self.has(plan.passes):
-            shutil.rmtree(self._place(plan.passes))
+            place = self._place(plan.passes)
+            shutil.rmtree(place.replace(self._emptied(place)))
+
+    def _once(self, before: tuple[Pass, ...], passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
+        """The passes, where the first of them measures what other sizes need as well so that it does so once."""
+        first = passes[0]
+        if not isinstance(first, ShareBudget):
+            return passes
+        return (MeasuredOnce(how=first, before=key_of(before), known=self._sharings), *passes[1:])
 
     def _rest(self, passes: tuple[Pass, ...], done: int) -> int:
         """How many passes run before the model is stored: until one that takes its time is followed by others."""
@@ -117,9 +137,22 @@ class Workshop:
     def _keep(self, passes: tuple[Pass, ...], model: Model, account: _Account) -> None:
         """Store a model and its account, both or neither."""
         place = self._place(passes)
+        unfinished = self._emptied(place)
+        try:
+            unfinished.mkdir()
+            model.save(unfinished / _MODEL)
+            write_text(account.model_dump_json(), unfinished / _ACCOUNT)
+            unfinished.replace(place)
+        except OSError as error:
+            raise _unusable(self._folder, error) from error
+
+    @staticmethod
+    def _emptied(place: Path) -> Path:
+        """Where a model is that is not finished, or about to go; what a killed run left there is removed."""
         unfinished = place.with_name(f"{place.name}.part")
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        model.save(unfinished / _MODEL)
-        write_text(account.model_dump_json(), unfinished / _ACCOUNT)
-        unfinished.replace(place)
+        return unfinished
+
+
+def _unusable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"folder {folder} cannot be written to: {error.strerror}; name another folder for the search")

@@ -38,6 +38,20 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_what_is_no_statement_of_a_search_is_named(tmp_path, content):
+    (tmp_path / "search.json").write_text(content)
+    with pytest.raises(ConfigError, match="is not of a search"):
+        Ledger(tmp_path, {})
+
+
+def test_a_search_killed_as_it_began_goes_on(tmp_path):
+    (tmp_path / "trials").mkdir()
+    (tmp_path / ".search.json.abc.part").write_text("{")
+    Ledger(tmp_path, {"goal": "size"})
+    Ledger(tmp_path, {"goal": "size"})
+
+
 def test_a_broken_trial_is_named(tmp_path):
     Ledger(tmp_path / "s", {}).note(TRIAL)
     (tmp_path / "s" / "trials" / "k.json").write_text("{")

@@ -14,9 +14,9 @@ OPEN = (InputSpec("x", np.dtype(np.float32), ("n", 2)),)
 FIXED = (InputSpec("x", np.dtype(np.float32), (4, 2)),)
 
 
-def feed_of(sizes, *, known=True, labels=True):
+def feed_of(sizes, *, known=True, labels=True, start=0):
     """Every entry of `x` tells the number of its row."""
-    starts = np.cumsum([0, *sizes])
+    starts = start + np.cumsum([0, *sizes])
     samples = [
         Sample({"x": np.repeat(np.arange(a, b, dtype=np.float32)[:, None], 2, 1)}, np.arange(a, b) if labels else None)
         for a, b in pairwise(starts)
@@ -28,7 +28,7 @@ def rows(feed):
     return [int(each) for batch in feed for each in batch["x"][:, 0]]
 
 
-@pytest.mark.parametrize("sizes", [[1] * 100, [5] * 40, [32, 32, 7], [40]])
+@pytest.mark.parametrize("sizes", [[1] * 100, [5] * 40, [32, 32, 7], [32, 32, 1], [3, 3, 3], [40]])
 @pytest.mark.parametrize("known", [True, False])
 def test_each_sample_is_in_one_part(sizes, known):
     parts = part(feed_of(sizes, known=known), None, OPEN)
@@ -38,11 +38,12 @@ def test_each_sample_is_in_one_part(sizes, known):
     assert len(found[0]) > len(found[1])
     assert parts.warnings == ()
     for each in (parts.learn, parts.choose, parts.judge):
+        assert each.count == sum(1 for _ in each)
         assert [int(label) for sample in each.samples() for label in sample.labels] == rows(each)
 
 
 def test_other_samples_judge_and_choose():
-    data, test = feed_of([4] * 3), feed_of([4] * 20)
+    data, test = feed_of([4] * 3, start=100), feed_of([4] * 20)
     parts = part(data, test, OPEN)
     assert parts.learn is data
     assert sorted(rows(parts.choose) + rows(parts.judge)) == list(range(80))
@@ -59,6 +60,13 @@ def test_too_few_samples_are_used_for_all_and_that_is_said():
     parts = part(feed_of([4, 4]), None, FIXED)
     assert parts.learn is parts.choose is parts.judge
     assert "too few samples" in parts.warnings[0]
-    parts = part(feed_of([4] * 9), feed_of([4]), FIXED)
+    parts = part(feed_of([4] * 9, start=100), feed_of([4]), FIXED)
     assert parts.choose is parts.judge
     assert "but one test sample" in parts.warnings[0]
+
+
+@pytest.mark.parametrize("few", [[32, 32], [10]])
+def test_samples_to_judge_by_that_taught_are_left_aside(few):
+    parts = part(feed_of(few), feed_of([32, 32, 32]), OPEN)
+    assert sorted(rows(parts.learn) + rows(parts.choose) + rows(parts.judge)) == list(range(sum(few)))
+    assert "--test is left aside" in parts.warnings[0]

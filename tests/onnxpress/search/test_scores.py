@@ -85,10 +85,16 @@ def test_a_metric_that_runs_other_inputs_is_one_number(runner, feed):
     assert "how sure that is cannot be said" in drop.describe()
 
 
-def test_what_takes_too_much_memory_is_one_number(runner, feed, monkeypatch):
-    monkeypatch.setattr(module, "KEPT_BYTES", 100)
+def test_what_takes_too_much_memory_is_scored_batch_by_batch(runner, feed, monkeypatch):
+    whole = score(Top1(), runner, feed)
+    monkeypatch.setattr(module, "KEPT_BYTES", 500)  # a batch at a time
     found = score(Top1(), runner, feed)
-    assert found.value == Top1()(runner, feed)
+    assert found.value == whole.value
+    np.testing.assert_array_equal(found.rows, whole.rows)
+    assert score(metric_of(by_balance), runner, feed).rows is None
+    monkeypatch.setattr(module, "KEPT_BYTES", 100)  # not even that
+    found = score(Top1(), runner, feed)
+    assert found.value == whole.value
     assert (found.rows, found.pieces) == (None, None)
 
 
@@ -134,3 +140,53 @@ def test_the_worst_of_several_providers_counts(runner, feed):
     assert isinstance(worst, Drop)
     assert worst.value == pytest.approx(0.4)
     assert worst_drop(Scored(Top1()), limit=0.5, confidence=0.5) is None
+
+
+def test_a_larger_drop_that_is_sure_does_not_hide_a_smaller_one_that_is_not():
+    metric = Scored(Top1())
+    sure = [Scores(each, np.full(100, each), None, 0.0) for each in (1.0, 0.96)]
+    metric.taken.extend([*sure, rows_of(100, 100), rows_of(97, 100)])
+    worst = worst_drop(metric, limit=0.04, confidence=0.9)
+    assert worst.value == pytest.approx(0.03)
+    assert not worst.held
+
+
+def test_what_is_not_a_number_holds_nothing_and_is_said():
+    drop = drop_of(Top1(), rows_of(9, 10), Scores(float("nan"), None, None, 0.0), limit=1.0, confidence=0.0)
+    assert not drop.held
+    assert drop.describe() == "top1 is not a number"
+
+
+def twice(runner, feed):
+    """Walks through the samples two times."""
+    return float(np.mean([runner.run(batch)["y"].mean(axis=1).mean() for _ in range(2) for batch in feed]))
+
+
+def test_samples_that_a_metric_runs_twice_are_not_drawn_as_twice_as_many(runner, feed):
+    found = score(metric_of(twice), runner, feed)
+    assert found.value == twice(runner, feed)
+    assert (found.rows, found.pieces) == (None, None)
+
+
+class Moody:
+    """No function of a module, and not made for a single sample."""
+
+    name = "moody"
+
+    def __call__(self, runner, feed, /):
+        values = np.concatenate([runner.run(batch)["y"][:, 0] for batch in feed])
+        if len(values) < 13:
+            raise ValueError("too few")
+        return float(values.std())
+
+
+def test_a_metric_that_fails_on_drawn_samples_is_none_that_can_be_drawn_one_by_one(runner, feed):
+    found = score(Moody(), runner, feed)
+    assert found.rows is None
+    assert found.samples == 13
+
+
+def test_a_drop_of_just_the_limit_is_within_it():
+    drop = drop_of(Top1(), rows_of(91, 100), rows_of(90, 100), limit=0.01, confidence=0.0)
+    assert drop.value > 0.01  # by the last bit
+    assert drop.held
