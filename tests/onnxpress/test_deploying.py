@@ -154,8 +154,8 @@ def test_functions_beside_the_file_are_found(pipeline, monkeypatch, tmp_path):
 
 
 def test_a_search_that_gains_nothing_fails_the_goal(pipeline, folder, monkeypatch):
-    def nothing(model, out, *, budget, folder, recipe, limits, **options):
-        assert (budget.goal, budget.limit, budget.min_sqnr, folder.name, recipe) == ("size", "9x", 30, "tried", None)
+    def nothing(model, out, *, goal, limit, folder, recipe, limits, **options):
+        assert (goal, limit, limits.min_sqnr, folder.name, recipe) == ("size", "9x", 30, "tried", None)
         found = compress(model, out, recipe="balanced", **options)
         raise LimitsNotMet(replace(found, version="original", unmet=("nothing gains",)))
 

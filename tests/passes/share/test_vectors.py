@@ -179,7 +179,7 @@ def test_few_tokens_are_varied(build, bench, run):
     off = {vary: np.square(run(each.model, unseen)[0] - run(model, unseen)[0]).sum() for vary, each in results.items()}
     assert off[True] < 0.85 * off[False]
     assert [len(each.report.warnings) for each in results.values()] == [1, 0]
-    assert "32 variations of each teach, too" in results[True].report.warnings[0]
+    assert "96 variations of each teach, too" in results[True].report.warnings[0]
 
 
 def test_what_cannot_be_observed_goes_without_samples(build, bench):
