@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -12,6 +12,7 @@ from onnxpress.calibration.relay import Relay
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.inputs import Reading, check_sole, check_width, reading_of, width_of
 from onnxpress.passes.kernels.normal import Normal
+from onnxpress.passes.row_samples import Collector, Rows
 from onnxpress.passes.row_sums import ROWS, Indices, Sampling, Shown, Sums, Target
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.passes.shortcuts import shortcut_of
@@ -20,6 +21,9 @@ from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, Use, find_sites
 from onnxpress.rewriter.walk import nodes_behind
+
+_KEPT = 1 << 27
+"""Bytes of the rows that are kept of layers that read the same, of either part of the samples."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,10 +37,12 @@ class Pair:
     Attributes:
         fit: of the samples to fit.
         held_out: of those to judge by.
+        rows: those of either part, or some of them, where they were asked for.
     """
 
     fit: Normal
     held_out: Normal
+    rows: tuple[tuple[Rows, ...], tuple[Rows, ...]] = ((), ())
 
     @property
     def total(self) -> Normal:
@@ -53,6 +59,7 @@ def equations(
     held_out: float = 0.25,
     kept_out: Mapping[str, Indices] | None = None,
     rows: int = ROWS,
+    kept: Collection[str] = (),
 ) -> Iterator[tuple[Site, Pair | RefusalError]]:
     """The equations of one layer after the other, each of what it reads in the model as it is at that step.
 
@@ -69,6 +76,7 @@ def equations(
         kept_out: which rows of the original's matrix of a weight (`Layout.to_rows`) its matrix still has, by name of
             the site; sites that are not named have all.
         rows: of what a layer reads that are summed, about; more where it has many inputs.
+        kept: names of sites of which rows are kept, too, as many as fit into memory.
 
     Yields:
         Every site, with its equations, or the reason why it has none.
@@ -90,7 +98,8 @@ def equations(
             if isinstance(step, tuple):
                 yield step
                 continue
-            found = _pairs(step, sampling, ours, theirs)
+            wanted = any(layer.site.name in kept for layer in step)
+            found = _pairs(step, sampling, ours, theirs, kept=wanted)
             for index, layer in enumerate(step):
                 yield layer.site, found if isinstance(found, RefusalError) else found[index]
 
@@ -205,8 +214,10 @@ def _side(model: Model, feed: Feed, bench: Workbench) -> Iterator[_Side]:
         yield _Side(model, relay)
 
 
-def _pairs(layers: Sequence[_Layer], sampling: Sampling, ours: _Side, theirs: _Side) -> list[Pair] | RefusalError:
-    """The equations of layers that read the same."""
+def _pairs(
+    layers: Sequence[_Layer], sampling: Sampling, ours: _Side, theirs: _Side, *, kept: bool
+) -> list[Pair] | RefusalError:
+    """The equations of layers that read the same, perhaps with rows."""
     readings = layers[0].readings
     own, other = ({each.tensor: None for each in side} for side in zip(*readings, strict=True))
     # A weight that is used twice is replaced but once: what ran with the old one in between must run again.
@@ -217,7 +228,7 @@ def _pairs(layers: Sequence[_Layer], sampling: Sampling, ours: _Side, theirs: _S
         Target.of(ours.model, each.site, theirs.model, each.twin, chosen=each.chosen, shortcut=each.shortcut)
         for each in layers
     ]
-    sums = Sums(), Sums()
+    sums = Sums(Collector(_KEPT) if kept else None), Sums(Collector(_KEPT) if kept else None)
     try:
         with threads_for(width_of(layers[0].site)):
             for batch, (seen, given) in enumerate(_together(ours, own | added, theirs, other | added, keep=keep)):
@@ -229,7 +240,11 @@ def _pairs(layers: Sequence[_Layer], sampling: Sampling, ours: _Side, theirs: _S
         return RefusalError(str(error))
     if not (sums[0].count and sums[1].count):
         return RefusalError("the samples show it too few rows without NaN or infinities")
-    return [Pair(*each) for each in zip(*(part.normals() for part in sums), strict=True)]
+    fit, held_out = sums
+    return [
+        Pair(*normals, rows=(fit.rows(layer), held_out.rows(layer)))
+        for layer, normals in enumerate(zip(fit.normals(), held_out.normals(), strict=True))
+    ]
 
 
 def _together(

@@ -15,6 +15,7 @@ from onnxpress.passes.inputs import Reading
 from onnxpress.passes.intercepts import intercept_of
 from onnxpress.passes.kernels.arrays import Float64Array
 from onnxpress.passes.kernels.normal import Normal
+from onnxpress.passes.row_samples import Collector, Rows
 from onnxpress.passes.selection import Layout
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
@@ -121,8 +122,10 @@ class Target:
             parts = parts + self.shift.reshape(self.groups, 1, -1).astype(np.float32)
         return np.ascontiguousarray(parts)
 
-    def missing(self, ours: Array, theirs: Array, positions: Positions, count: int) -> NDArray[np.float32] | None:
-        """What the shortcut of the model lacks of that of the original: [groups, n, rows of a group].
+    def added(
+        self, ours: Array, theirs: Array, positions: Positions, count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """What the shortcuts of the model and of the original add: [groups, n, rows of a group] each.
 
         None where the two, or the layer's outputs, have not the same rows, as where one is repeated for all samples.
         """
@@ -139,7 +142,7 @@ class Target:
             given.append(self._parted(rows, chosen))
         wanted, have = given
         fits = wanted.shape == have.shape and wanted[0, 0].size * self.groups == len(self.shift)
-        return wanted - have if fits else None
+        return (have, wanted) if fits else None
 
     def _parted(self, given: NDArray[np.float32], chosen: Indices | None) -> NDArray[np.float32]:
         """The chosen columns of [its groups, n, columns] by groups of the layer: [groups, n, columns of a group]."""
@@ -153,8 +156,14 @@ class Target:
 class Sums:
     """Running sums of one part of the samples, for layers that read the same; their moment is summed once."""
 
-    def __init__(self) -> None:
+    def __init__(self, collector: Collector | None = None) -> None:
+        """Start with none.
+
+        Args:
+            collector: is shown the rows, too.
+        """
         self.count = 0
+        self.collector = collector
         self._shared: list[Float64Array] = []  # Σ x·xᵀ, Σ x
         self._own: list[list[Float64Array]] = []  # of each layer Σ y·xᵀ, Σ y, Σ y²
 
@@ -180,6 +189,10 @@ class Sums:
         return [
             Normal(moment, cross, input_sum, output_sum, energy, self.count) for cross, output_sum, energy in self._own
         ]
+
+    def rows(self, layer: int) -> tuple[Rows, ...]:
+        """What was kept of the rows of one layer."""
+        return self.collector.rows(layer) if self.collector else ()
 
 
 def _added(totals: list[Float64Array], more: Sequence[Array]) -> list[Float64Array]:
@@ -230,22 +243,27 @@ class Shown:
                 rows = self.reading.view.rows(self.array, chosen)
                 same = self.original is self.array and self.reading.view == self.wanted.view
                 original = rows if same else self.wanted.view.rows(self.original, chosen)
-                gaps = [self._missing(target, chosen, count) for target in targets]
+                added = [self._added(target, chosen, count) for target in targets]
                 finite = np.ones(len(chosen), np.bool_)
-                for each in (rows, original, *gaps):
-                    finite &= each is None or np.isfinite(each).all(axis=(0, 2))
+                for each in (rows, original, *(side for both in added for side in both or ())):
+                    finite &= np.isfinite(each).all(axis=(0, 2))
                 if not finite.all():
                     rows, original = rows[:, finite], original[:, finite]
+                    added = [both and (both[0][:, finite], both[1][:, finite]) for both in added]
                 if rows.shape[1]:
                     outputs = [target.outputs(original) for target in targets]
-                    for wanted, gap in zip(outputs, gaps, strict=True):
-                        if gap is not None:
-                            wanted += gap[:, finite]
+                    for wanted, both in zip(outputs, added, strict=True):
+                        if both:
+                            wanted += both[1] - both[0]
                     total.add(rows, outputs)
+                    if total.collector:
+                        total.collector.add(rows, outputs, [both and both[0] for both in added])
 
-    def _missing(self, target: Target, positions: Positions, count: int) -> NDArray[np.float32] | None:
+    def _added(
+        self, target: Target, positions: Positions, count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         found = None if target.shortcut is None else self.shortcuts.get(target.shortcut.tensor)
-        return None if found is None else target.missing(*found, positions, count)
+        return None if found is None else target.added(*found, positions, count)
 
     def _both(self) -> tuple[tuple[View, Array], tuple[View, Array]]:
         return (self.reading.view, self.array), (self.wanted.view, self.original)

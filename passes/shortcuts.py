@@ -29,7 +29,7 @@ def shortcut_of(model: Model, site: Site) -> Reading | None:
     """
     if len(site.uses) != 1 or site.uses[0].graph is not model.graph:
         return None
-    view = _outputs(site.uses[0])
+    view = outputs_view(site.uses[0])
     outputs, tensor = output_ids(model), site.uses[0].node.outputs[0]
     while view is not None and len(tensor.outputs) == 1 and id(tensor) not in outputs:
         node = tensor.outputs[0]
@@ -42,8 +42,8 @@ def shortcut_of(model: Model, site: Site) -> Reading | None:
     return None
 
 
-def _outputs(use: Use) -> View | None:
-    """What a layer gives, as rows of one group; None where it does not give the product as it is."""
+def outputs_view(use: Use) -> View | None:
+    """What a layer gives, as rows of one group with an entry for each output; None where that is no plain product."""
     attrs, op = use.node.attrs, str(use.node.op)
     if op == "Conv":
         ones = (1,) * (len(use.axes) - 2)

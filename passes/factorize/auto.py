@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.factorize.curves import measured
 from onnxpress.passes.factorize.inplace import InPlace, timed
+from onnxpress.passes.factorize.latency import Ladder, Timings, as_is
 from onnxpress.passes.factorize.merge import merge_chains
 from onnxpress.passes.factorize.offers import Market, by_bytes, by_seconds
 from onnxpress.passes.factorize.prospects import cut, ladders_of, parted, timings_of
@@ -18,6 +19,7 @@ from onnxpress.passes.factorize.schemes import SCHEMES
 from onnxpress.passes.factorize.search import Search
 from onnxpress.passes.pace import Pace
 from onnxpress.passes.quantize.precision import Demand, Judge
+from onnxpress.passes.quantize.rehearsal import rehearsed
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import (
     SitePass,
@@ -32,7 +34,7 @@ from onnxpress.passes.selection import (
 from onnxpress.passes.varied import with_varied
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
-from onnxpress.rewriter.sites import find_sites
+from onnxpress.rewriter.sites import Site, find_sites
 
 _NAMES = tuple(scheme.name for scheme in SCHEMES)
 
@@ -64,10 +66,14 @@ class Factorize(SitePass):
         goal: `latency`, or `size`: what is to be gained.
         schemes: to choose from: `svd`, `channel`, `spatial`, `tucker`, `cp`, `train`, `separable`, `groups`,
             and, where size is the goal, `lookup` for embeddings.
+        arithmetic: `float`, or `int8` where `quantize-static` follows: layers, chains and the model are then timed as
+            it leaves them on this machine, for what is faster in float may be slower on codes.
         batch_size: rows of the batches that are timed; None for batches as the samples have them.
         time_limit: seconds after which no other budget is tried; None for no limit.
         refit: layers behind chains get weights that make up for these, where that does better on samples held out, and
             so do chains; off for samples unlike what the model will see.
+        nonlinear: with `refit`, chains are fitted to what a Relu, Clip, LeakyRelu, PRelu or maxout makes of them, as
+            by `factorize-svd`.
         vary: where samples of a model that reads tokens are few, learn from variations of them, too.
     """
 
@@ -79,9 +85,11 @@ class Factorize(SitePass):
     ratio: float | None = None
     goal: Literal["latency", "size"] = "latency"
     schemes: tuple[str, ...] = _NAMES
+    arithmetic: Literal["float", "int8"] = "float"
     batch_size: int | None = None
     time_limit: float | None = None
     refit: bool = True
+    nonlinear: bool = False
     vary: bool = True
 
     def __post_init__(self) -> None:
@@ -89,6 +97,7 @@ class Factorize(SitePass):
         super().__post_init__()
         check_exactly_one(self, ("min_sqnr", "speedup", "max_drop", "ratio"))
         check_choice(self, "goal", ("latency", "size"))
+        check_choice(self, "arithmetic", ("float", "int8"))
         for field, least in (("min_sqnr", 0.0), ("speedup", 1.0), ("time_limit", 0.0)):
             value = getattr(self, field)
             if value is not None and not (is_number(value) and least < value < math.inf):
@@ -105,6 +114,7 @@ class Factorize(SitePass):
         if self.batch_size is not None:
             check_count(self, "batch_size")
         check_flag(self, "refit")
+        check_flag(self, "nonlinear")
         check_flag(self, "vary")
 
     def _check_goal(self) -> None:
@@ -114,6 +124,11 @@ class Factorize(SitePass):
             raise ConfigError(f"{self.name}: ratio {self.ratio:g} is for goal size; give speedup for goal latency")
         if self.goal == "latency" and self.schemes in (("lookup",), ["lookup"]):
             raise ConfigError(f"{self.name}: scheme lookup is for goal size; nothing makes a look-up faster")
+
+    @property
+    def times(self) -> bool:
+        """See `Pass.times`."""
+        return self.goal == "latency"
 
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Factorize what pays.
@@ -140,6 +155,7 @@ class _Work:
         teach, self._judging = parted(bench, report)
         self._bench = with_varied(model, teach, report) if owner.vary else teach
         self._timing = replace(bench, feed=cut(bench, owner.batch_size))
+        self._timed_as = rehearsed if owner.arithmetic == "int8" else as_is
 
     def run(self) -> None:
         """Choose, fit, judge, time; every candidate ends in the report."""
@@ -148,15 +164,16 @@ class _Work:
         smaller = owner.goal == "size"  # what is looked up is never faster by a product
         names = [each for each in owner.schemes if smaller or each != "lookup"]
         ladders = ladders_of(self._model, sites, names, report)
-        timings = timings_of(self._model, ladders, self._timing, report) if owner.goal == "latency" else {}
+        timings = self._timings(ladders) if owner.goal == "latency" else {}
         known = measured(self._model, ladders, self._bench, report) if ladders else []
         offers = {each.site.name: by_seconds(each, timings[each.site]) if timings else by_bytes(each) for each in known}
         whole = sum(each.dense for each in timings.values()) if timings else sum(each.site.nbytes for each in known)
         demand = Demand(min_sqnr=owner.min_sqnr or 0.0, max_drop=owner.max_drop)
-        place = InPlace(self._model, self._timing, self._ended) if timings else None
+        place = InPlace(self._model, self._timing, self._ended, self._timed_as) if timings else None
         refitted = [site.name for site in sites] if owner.refit else None
         with Judge(self._model, self._judging, demand) as judge:
-            search = Search(self._model, Market(offers), place, judge, self._bench, self._ended, refitted)
+            market, bench = Market(offers), self._bench
+            search = Search(self._model, market, place, judge, bench, self._ended, refitted, owner.nonlinear)
             self._search(search, demand, whole)
         if search.best is not None:
             before = [site.name for site in find_sites(self._model)]
@@ -167,6 +184,9 @@ class _Work:
         for name in (site.name for site in sites):
             if name not in told:
                 report.skip(name, reasons(name))
+
+    def _timings(self, ladders: dict[Site, list[Ladder]]) -> dict[Site, Timings]:
+        return timings_of(self._model, ladders, self._timing, self._report, timed_as=self._timed_as)
 
     def _search(self, search: Search, demand: Demand, whole: float) -> None:
         """Look for the target.
@@ -194,7 +214,8 @@ class _Work:
         if made is None:
             why = _nothing(search)
             return lambda name: _stays(name, search) or why
-        after = timed(self._model, made.model, self._timing, seconds=_SECONDS)
+        pair = [self._timed_as(each) for each in (self._model, made.model)]
+        after = timed(pair[0], pair[1], self._timing, seconds=_SECONDS)
         if after.slower:
             taken_back = f"taken back: the factorized model is {after.describe('before')}"
             return lambda name: taken_back if name in made.choice else _stays(name, search) or _LITTLE
@@ -205,10 +226,14 @@ class _Work:
         self._model.reset(made.model.skeleton())
         return lambda name: made.refused.get(name) or _stays(name, search) or _LITTLE
 
+    @property
+    def _before(self) -> str:
+        return "before, both on codes of 8 bits" if self._owner.arithmetic == "int8" else "before"
+
     def _tell(self, search: Search, after: Pace) -> None:
         owner, report, verdict = self._owner, self._report, search.verdict
         quality = "" if verdict is None else f"; outputs on samples held out: {verdict.describe()}"
-        report.notes.append(f"the factorized model is {after.describe('before')}{quality}")
+        report.notes.append(f"the factorized model is {after.describe(self._before)}{quality}")
         if owner.speedup is not None and after.speedup < owner.speedup:
             report.warnings.append(
                 f"speedup {owner.speedup:g} was not reached: {after.describe('before')}; allow more schemes or sites"

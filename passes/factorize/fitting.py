@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from onnxpress.passes.aims import Aim, ridge_for, shift_for
 from onnxpress.passes.equations import Pair
+from onnxpress.passes.factorize.bending import Bend, Trial, bend_of
 from onnxpress.passes.factorize.schemes.base import Factors, Ranks, Scheme
 from onnxpress.passes.factorize.schemes.layer import Layer, rows_of
+from onnxpress.passes.factorize.wanted import Wanted
 from onnxpress.passes.inputs import check_sole
 from onnxpress.passes.intercepts import intercept_of
 from onnxpress.passes.kernels.arrays import Array, Float64Array
@@ -24,43 +27,6 @@ from onnxpress.passes.threads import threads_for
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
 from onnxpress.rewriter.weights import values_of
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    """What factors are sought for.
-
-    Attributes:
-        site: gives the geometry.
-        target: T, [groups·out, in·∏ sides].
-        metric: H, [groups, k, k]; None for the identity.
-        seed: of what is random.
-    """
-
-    site: Site
-    target: Float64Array
-    metric: Float64Array | None
-    seed: int
-
-    def fit(self, scheme: Scheme, ranks: Ranks, start: Factors | None = None) -> Factors:
-        """Factors of some ranks, perhaps from others that are near.
-
-        Raises:
-            RefusalError: they do not converge.
-        """
-        return scheme.fit(self.site, self.target, self.metric, ranks, self.seed, start)
-
-    def kept(self, factors: Factors) -> float:
-        """The part of the energy tr(T·H·Tᵀ) that factors keep."""
-        lost, whole = self._energy(self.target - factors.dense()), self._energy(self.target)
-        return 1 - lost / whole if whole else 1.0
-
-    def _energy(self, rows: Float64Array) -> float:
-        if self.metric is None:
-            return float(np.square(rows).sum())
-        parts = rows.reshape(len(self.metric), -1, rows.shape[1])
-        return float(((parts @ self.metric) * parts).sum())
-
 
 Choose = Callable[[Wanted], tuple[Scheme, Ranks]]
 """Which chain a layer gets."""
@@ -104,7 +70,8 @@ def fit_plain(site: Site, choose: Choose, *, seed: int, why: str = "") -> Chain:
     with threads_for(min(rows.shape)):
         scheme, ranks = choose(wanted)
         factors = wanted.fit(scheme, ranks).stored(values_of(site.weight).dtype)
-    return _chain(scheme, ranks, factors, rows, account=f"by its weights alone, for {why}" if why else "")
+    lost = relative_error(rows, factors.dense())
+    return Chain(scheme, ranks, factors, None, lost, f"by its weights alone, for {why}" if why else "")
 
 
 def fit_learnt(model: Model, site: Site, pair: Pair, choose: Choose, *, seed: int, refit: bool = True) -> Chain:
@@ -125,7 +92,7 @@ def fit_learnt(model: Model, site: Site, pair: Pair, choose: Choose, *, seed: in
     try:
         with threads_for(rows.shape[1]):
             ridge = ridge_for(pair, rows, bias=bias) if refit else math.inf
-            return _better(site, pair, choose, rows, _Manner(seed, ridge, bias))
+            return _Layer(site, pair, rows, ridge, bias, seed).better(choose, bend_of(model, site, pair))
     except ValueError as failure:
         raise RefusalError(str(failure)) from failure
 
@@ -139,54 +106,85 @@ def fit_either(
     return fit_plain(site, choose, seed=seed, why=str(pair))
 
 
-@dataclass(frozen=True, slots=True)
-class _Manner:
-    """How a layer is fitted: seed, what draws the wanted weight to the one that is there, whether there is a bias."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """A layer to be fitted to samples.
 
-    seed: int
+    Attributes:
+        site: of its weight.
+        pair: its equations.
+        rows: its weight.
+        ridge: how much the wanted weight is drawn towards the one that is there.
+        bias: whether there is one to fit.
+        seed: of what is random.
+    """
+
+    site: Site
+    pair: Pair
+    rows: Array
     ridge: float
     bias: bool
+    seed: int
 
-    def wanted(self, site: Site, normal: Normal, rows: Array) -> Wanted:
+    def better(self, choose: Choose, bend: Bend | None) -> Chain:
+        """The chain that does better on samples held out.
+
+        Args:
+            choose: gets what is wanted.
+            bend: makes outputs right behind the activation that reads them; None for before it.
+
+        Raises:
+            RefusalError: there is none.
+        """
+        wanted, held_out = self._wanted(self.pair.fit), self.pair.held_out
+        form = choose(wanted)
+        plain, plain_refusal = _tried(Wanted(self.site, self.rows.astype(np.float64), None, self.seed), form)
+        fitted, fitted_refusal = _tried(wanted, form)
+        before = math.inf if plain is None else error(held_out, plain.dense())
+        after = math.inf if fitted is None else error(held_out, fitted.dense(), self._shift(self.pair.fit, fitted))
+        best = None if after < before else plain
+        trial = None if bend is None or fitted is None else bend.trial(wanted, form, fitted, rival=best)
+        if best is not None and trial is None:
+            account = f"output error {before:.2%} on samples held out, not corrected"
+            return self._chain(form, best.stored(self._dtype), None, account)
+        if fitted is None:
+            raise plain_refusal or RefusalError("has no such factors") from fitted_refusal
+        told = f"{before:.2%}" if best else f"{before:.2%} -> {after:.2%}"
+        return self._learnt(form, fitted, trial, f"output error {told} on samples held out")
+
+    def _learnt(self, form: tuple[Scheme, Ranks], start: Factors, trial: Trial | None, account: str) -> Chain:
+        """The factors by all samples, from those by the samples to fit."""
+        wanted, moved = self._wanted(self.pair.total), None
+        found = wanted.fit(*form, start)
+        if trial is not None:
+            found, moved = trial.repeat(wanted, form, found)
+            account += f", behind {trial.bend.behind.op} {trial.before:.2%} -> {trial.after:.2%}"
+        stored = found.stored(self._dtype)
+        shift = self._shift(self.pair.total, stored)
+        return self._chain(form, stored, shift if shift is None or moved is None else shift + moved, account)
+
+    def _chain(self, form: tuple[Scheme, Ranks], factors: Factors, shift: Float64Array | None, account: str) -> Chain:
+        return Chain(*form, factors, shift, relative_error(self.rows, factors.dense()), account)
+
+    def _wanted(self, normal: Normal) -> Wanted:
         """What factors are sought for, by some equations."""
-        aim = Aim.of(normal, rows, self.ridge, bias=self.bias)
-        return Wanted(site, aim.target, aim.metric, self.seed)
+        aim = Aim.of(normal, self.rows, self.ridge, bias=self.bias)
+        return Wanted(self.site, aim.target, aim.metric, self.seed)
+
+    def _shift(self, normal: Normal, factors: Factors) -> Float64Array | None:
+        return shift_for(normal, factors.dense(), bias=self.bias)
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        return values_of(self.site.weight).dtype
 
 
-def _better(site: Site, pair: Pair, choose: Choose, rows: Array, manner: _Manner) -> Chain:
-    bias, wanted = manner.bias, manner.wanted(site, pair.fit, rows)
-    scheme, ranks = choose(wanted)
-    plain, plain_refusal = _tried(Wanted(site, rows.astype(np.float64), None, manner.seed), scheme, ranks)
-    fitted, fitted_refusal = _tried(wanted, scheme, ranks)
-    if plain is None and fitted is None:
-        raise plain_refusal or RefusalError("has no such factors") from fitted_refusal
-    before = math.inf if plain is None else error(pair.held_out, plain.dense())
-    after = math.inf
-    if fitted is not None:
-        found = fitted.dense()
-        after = error(pair.held_out, found, shift_for(pair.fit, found, bias=bias))
-    dtype = values_of(site.weight).dtype
-    if plain is not None and not after < before:
-        account = f"output error {before:.2%} on samples held out, not corrected"
-        return _chain(scheme, ranks, plain.stored(dtype), rows, account=account)
-    total = pair.total
-    last = manner.wanted(site, total, rows).fit(scheme, ranks, fitted).stored(dtype)
-    account = f"output error {before:.2%} -> {after:.2%} on samples held out"
-    return _chain(scheme, ranks, last, rows, shift=shift_for(total, last.dense(), bias=bias), account=account)
-
-
-def _tried(wanted: Wanted, scheme: Scheme, ranks: Ranks) -> tuple[Factors | None, RefusalError | None]:
+def _tried(wanted: Wanted, form: tuple[Scheme, Ranks]) -> tuple[Factors | None, RefusalError | None]:
     """Factors, or why there are none."""
     try:
-        return wanted.fit(scheme, ranks), None
+        return wanted.fit(*form), None
     except RefusalError as refusal:
         return None, refusal
-
-
-def _chain(
-    scheme: Scheme, ranks: Ranks, factors: Factors, rows: Array, *, account: str, shift: Float64Array | None = None
-) -> Chain:
-    return Chain(scheme, ranks, factors, shift, relative_error(rows, factors.dense()), account)
 
 
 def write_dense(model: Model, site: Site, chain: Chain) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.factorize.blanks import with_blanks
+from onnxpress.passes.factorize.latency import as_is
 from onnxpress.passes.factorize.offers import Choice, gain_of
 from onnxpress.passes.factorize.schemes.layer import Layer
 from onnxpress.passes.pace import Pace, pace
@@ -32,6 +33,7 @@ class InPlace:
         model: without any.
         bench: brings batches to time with, providers and threads.
         ended: whether time is up: then nothing more is timed.
+        timed_as: makes what is timed of a model in float.
         kept: names of sites and schemes that were measured to be faster.
         refused: what was measured of those that were not.
     """
@@ -39,6 +41,7 @@ class InPlace:
     model: Model
     bench: Workbench
     ended: Callable[[], bool] = lambda: False
+    timed_as: Callable[[Model], Model] = as_is
     kept: set[tuple[str, str]] = field(default_factory=set)
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -64,7 +67,7 @@ class InPlace:
 
     def _pace(self, before: Choice, after: Choice) -> Pace:
         pair = [with_blanks(self.model, {name: (o.scheme, o.ranks) for name, o in c.items()}) for c in (before, after)]
-        return timed(pair[0], pair[1], self.bench, seconds=_SECONDS)
+        return timed(self.timed_as(pair[0]), self.timed_as(pair[1]), self.bench, seconds=_SECONDS)
 
     def _groups(self, choice: Choice) -> list[list[str]]:
         """Names of sites that are decided on together, those of the least gain first; only where some are undecided."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,11 @@ _LONGEST = 5e7
 
 _LOW = 0.2
 """Quantile of the seconds of a model that is taken for what it takes on a quiet machine."""
+
+
+def as_is(model: Model) -> Model:
+    """What is timed of a model that stays in float."""
+    return model
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,11 +118,13 @@ class Stopwatch:
     Attributes:
         bench: providers and threads; of several providers the one that gains least counts.
         domains: versions of operators, by domain, as the model has them.
+        timed_as: makes what is timed of a model in float.
         measured: seconds of the layer and the curves of schemes, by geometry.
     """
 
     bench: Workbench
     domains: Mapping[str, int]
+    timed_as: Callable[[Model], Model] = as_is
     measured: dict[tuple[object, ...], tuple[float, dict[str, _Curve]]] = field(default_factory=dict)
 
     def timings(self, site: Site, shapes: Sequence[tuple[int, ...]], ladders: Sequence[Ladder]) -> Timings:
@@ -166,6 +173,7 @@ class Stopwatch:
                 models.append(_chained(dense, ladder.scheme, ladder.ranks[number]))
                 told.append((ladder.scheme.name, float(ladder.work[number])))
         try:
+            models = [self.timed_as(each) for each in models]
             times = [
                 timed(models, shape, site.weight.dtype, each, self.bench, seconds=_SECONDS)
                 for each in self.bench.providers

@@ -14,8 +14,9 @@ from onnxpress.calibration.observers import Observer
 from onnxpress.calibration.stream import observe
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair
-from onnxpress.passes.factorize.fitting import Chain, Choose, Wanted, fit_either, fit_plain
+from onnxpress.passes.factorize.fitting import Chain, Choose, fit_either, fit_plain
 from onnxpress.passes.factorize.schemes.layer import rows_of
+from onnxpress.passes.factorize.wanted import Wanted
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.report import Report

@@ -39,7 +39,9 @@ class Made:
     refused: Mapping[str, str]
 
 
-def make(model: Model, choice: Choice, bench: Workbench, *, refitted: Collection[str] | None = ()) -> Made:
+def make(
+    model: Model, choice: Choice, bench: Workbench, *, refitted: Collection[str] | None = (), nonlinear: bool = False
+) -> Made:
     """Fit all chains of a choice, each to what its layer reads behind the chains before it.
 
     Args:
@@ -48,6 +50,7 @@ def make(model: Model, choice: Choice, bench: Workbench, *, refitted: Collection
         bench: brings the samples to learn from.
         refitted: names of sites whose weights make up for chains before them, where they are not chosen; None where
             chains do not, either.
+        nonlinear: fit chains to what an activation makes of the outputs, where that does better.
 
     Raises:
         FeedError: there are no samples.
@@ -61,7 +64,8 @@ def make(model: Model, choice: Choice, bench: Workbench, *, refitted: Collection
             return None
         return fit_seen(copy, site, pair, lambda _: (offer.scheme, offer.ranks), bench, refit=refit)
 
-    found, refused = fit_in_turn(copy, model, _in_turn(copy, choice, refitted or ()), bench, chain)
+    sites = _in_turn(copy, choice, refitted or ())
+    found, refused = fit_in_turn(copy, model, sites, bench, chain, bent=choice if nonlinear and refit else ())
     order = [site.name for site in find_sites(copy)]
     for site, each in found:
         put(copy, site, each, report)

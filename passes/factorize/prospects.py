@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from onnxpress.calibration.batches import Sample
 from onnxpress.calibration.feeds import Feed
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.factorize.chain import refuse_different_uses
-from onnxpress.passes.factorize.latency import Ladder, Stopwatch, Timings
+from onnxpress.passes.factorize.latency import Ladder, Stopwatch, Timings, as_is
 from onnxpress.passes.factorize.matrix import refuse_old
 from onnxpress.passes.factorize.schemes import SCHEMES
 from onnxpress.passes.inputs import activation_of
@@ -62,7 +62,12 @@ def _ladders(site: Site, names: Sequence[str]) -> list[Ladder]:
 
 
 def timings_of(
-    model: Model, ladders: dict[Site, list[Ladder]], bench: Workbench, report: Report
+    model: Model,
+    ladders: dict[Site, list[Ladder]],
+    bench: Workbench,
+    report: Report,
+    *,
+    timed_as: Callable[[Model], Model] = as_is,
 ) -> dict[Site, Timings]:
     """The seconds of layers and chains alone; ranks that are no faster leave the ladders, and sites without any.
 
@@ -71,11 +76,12 @@ def timings_of(
         ladders: schemes and ranks of each; it is changed.
         bench: brings batches, whose shapes are taken, providers and threads.
         report: takes the skips.
+        timed_as: makes what is timed of a model in float.
     """
     read = [activation_of(use) for site in ladders for use in site.uses if use.graph is model.graph]
     tensors = [str(each.name) for each in read if isinstance(each, gs.Variable)]
     shapes = shown_shapes(model, list(dict.fromkeys(tensors)), bench)
-    watch = Stopwatch(bench, {each.domain: each.version for each in model.header.opset_import})
+    watch = Stopwatch(bench, {each.domain: each.version for each in model.header.opset_import}, timed_as)
     found = {}
     for site in bench.progress.track(list(ladders), label="latency of layers", total=len(ladders)):
         every = ladders.pop(site)

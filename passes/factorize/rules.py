@@ -6,9 +6,9 @@ from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from onnxpress.passes.factorize.fitting import Wanted
 from onnxpress.passes.factorize.rank import largest
 from onnxpress.passes.factorize.schemes.base import Ranks, Scheme
+from onnxpress.passes.factorize.wanted import Wanted
 from onnxpress.passes.selection import RefusalError, SitePass, check_count, check_flag, check_fraction
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.sites import Site

@@ -53,6 +53,7 @@ class Search:
         bench: brings the samples to learn from.
         ended: whether time is up.
         refitted: names of sites whose weights may make up for chains before them; None for none, nor those of chains.
+        nonlinear: whether chains are fitted to what an activation makes of them.
         best: the result that holds and gains most.
         verdict: on it.
         verdicts: on all choices that were fitted.
@@ -65,6 +66,7 @@ class Search:
     bench: Workbench
     ended: Callable[[], bool] = lambda: False
     refitted: Collection[str] | None = ()
+    nonlinear: bool = False
     best: Made | None = None
     verdict: Verdict | None = None
     verdicts: dict[tuple[object, ...], Verdict] = field(default_factory=dict)
@@ -129,7 +131,7 @@ class Search:
         key = tuple((name, offer.scheme.name, offer.ranks) for name, offer in choice.items())
         if key in self.verdicts:
             return None, self.verdicts[key]
-        made = make(self.model, choice, self.bench, refitted=self.refitted)
+        made = make(self.model, choice, self.bench, refitted=self.refitted, nonlinear=self.nonlinear)
         self.verdicts[key] = self.judge.judge(made.model)
         return made, self.verdicts[key]
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from onnxpress.passes.activations import activation_behind
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.factorize.chain import refuse_different_uses, replace_by_chain
-from onnxpress.passes.factorize.fitting import Chain, Wanted, fit_plain, write_dense
+from onnxpress.passes.factorize.fitting import Chain, fit_plain, write_dense
 from onnxpress.passes.factorize.lookup import fit_seen
 from onnxpress.passes.factorize.matrix import refuse_old
 from onnxpress.passes.factorize.rules import RankedPass, shown
 from onnxpress.passes.factorize.schemes.base import Ranks, Scheme
+from onnxpress.passes.factorize.wanted import Wanted
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import RefusalError, check_flag, skipping
 from onnxpress.passes.varied import with_varied
@@ -36,6 +38,8 @@ class FactorizePass(RankedPass):
         correct: with samples, fit to the outputs of layers; otherwise samples are not used.
         refit: make up for the layers before, too. Without, the factors are those that change least what a layer makes
             of what it reads, and only the bias makes up for more: for samples unlike what the model will see.
+        nonlinear: with `refit`, fit to what a Relu, Clip, LeakyRelu, PRelu or maxout makes of the outputs: where it is
+            flat, errors do no harm. Only where that does better on samples held out; takes about twice the time.
         vary: where samples of a model that reads tokens are few, learn from variations of them, too, as
             `prune-second-order` does.
     """
@@ -43,6 +47,7 @@ class FactorizePass(RankedPass):
     learns: ClassVar[bool] = True
     correct: bool = True
     refit: bool = True
+    nonlinear: bool = False
     vary: bool = True
 
     def __post_init__(self) -> None:
@@ -50,6 +55,7 @@ class FactorizePass(RankedPass):
         super().__post_init__()
         check_flag(self, "correct")
         check_flag(self, "refit")
+        check_flag(self, "nonlinear")
         check_flag(self, "vary")
 
     @abstractmethod
@@ -82,7 +88,8 @@ class FactorizePass(RankedPass):
         def chain(site: Site, pair: Pair | RefusalError) -> Chain:
             return fit_seen(model, site, pair, self._chosen, bench, refit=self.refit)
 
-        found, refused = fit_in_turn(model, original, sites, bench, chain)
+        bent = [site.name for site in sites] if self.nonlinear and self.refit else ()
+        found, refused = fit_in_turn(model, original, sites, bench, chain, bent=bent)
         for name, why in refused.items():
             report.skip(name, why)
         for site, each in found:
@@ -112,6 +119,8 @@ def fit_in_turn(
     sites: Sequence[Site],
     bench: Workbench,
     fit: Callable[[Site, Pair | RefusalError], Chain | None],
+    *,
+    bent: Collection[str] = (),
 ) -> tuple[list[tuple[Site, Chain]], dict[str, str]]:
     """Chains for sites, each fitted to what its layer reads behind the chains before it.
 
@@ -124,6 +133,7 @@ def fit_in_turn(
         sites: in any order.
         bench: brings the samples to learn from.
         fit: makes a chain of a site's equations, or does something else with the site.
+        bent: names of sites whose chains are fitted to what an activation makes of the outputs (`bending`).
 
     Returns:
         The chains, and reasons why others could not be fitted, by name of the site.
@@ -132,7 +142,8 @@ def fit_in_turn(
         FeedError: there are no samples.
     """
     found, refused = list[tuple[Site, Chain]](), dict[str, str]()
-    for site, pair in equations(model, original, sites, bench):
+    kept = [site.name for site in sites if site.name in bent and activation_behind(model, site)]
+    for site, pair in equations(model, original, sites, bench, kept=kept):
         try:
             if (chain := fit(site, pair)) is not None:
                 write_dense(model, site, chain)

@@ -7,7 +7,7 @@ import pytest
 
 from onnxpress.calibration.metrics import sqnr
 from onnxpress.passes.base import Workbench
-from onnxpress.passes.factorize import search
+from onnxpress.passes.factorize import latency, search
 from onnxpress.passes.factorize.auto import Factorize
 from onnxpress.passes.registry import find
 from onnxpress.rewriter.errors import ConfigError, FeedError
@@ -229,9 +229,27 @@ def test_needs_samples_and_a_metric_to_fall(layers, samples):
         ({"min_sqnr": 20, "schemes": []}, "schemes must list some of"),
         ({"min_sqnr": 20, "batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"min_sqnr": 20, "time_limit": -1}, "time_limit must be a number above 0, got -1"),
+        ({"min_sqnr": 20, "nonlinear": 0}, "nonlinear must be true or false, got 0"),
         ({"min_sqnr": 20, "vary": 1}, "vary must be true or false, got 1"),
     ],
 )
 def test_wrong_options_are_refused(options, told):
     with pytest.raises(ConfigError, match=f"factorize: .*{told}"):
         Factorize(**options)
+
+
+def test_layers_are_timed_on_codes_where_these_follow(layers, samples, monkeypatch):
+    seen = []
+
+    def alone(models, *args, **options):
+        seen.extend(models)
+        return np.ones((4, len(models)))
+
+    monkeypatch.setattr(latency, "timed", alone)
+    Factorize(min_sqnr=25, arithmetic="int8")(layers, samples)
+    assert any(any(node.op == "DequantizeLinear" for node in each.graph.nodes) for each in seen)
+
+
+def test_an_arithmetic_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="arithmetic"):
+        Factorize(min_sqnr=25, arithmetic="int4")

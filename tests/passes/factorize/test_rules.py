@@ -121,6 +121,7 @@ def test_ranks_are_named_in_sentences():
         ({"rank": 2, "round_to": 0}, "round_to must be a whole number of at least 1, got 0"),
         ({"rank": 2, "correct": "no"}, "correct must be true or false, got 'no'"),
         ({"rank": 2, "refit": 1}, "refit must be true or false, got 1"),
+        ({"rank": 2, "nonlinear": "yes"}, "nonlinear must be true or false, got 'yes'"),
         ({"rank": 2, "vary": 3}, "vary must be true or false, got 3"),
     ],
 )
