@@ -14,18 +14,17 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.clusters import DISTRIBUTIONS, clusters, clusters_table
 from benchmarks.contest import Case, Contest, Row, Wish
-from benchmarks.loading import LOADS, opening
+from benchmarks.loading import opening
 from benchmarks.peers import Bounds
 from onnxpress.artifact import Artifact
 from onnxpress.calibration.feeds import Feed, open_feed
@@ -35,7 +34,6 @@ from onnxpress.host import cores, machine, versions
 from onnxpress.models.zoo import ZOO, path
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.encode.encode import Encode
-from onnxpress.passes.kernels.kmeans import kmeans_1d
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.prune.zeros.second_order import PruneSecondOrder
 from onnxpress.passes.share.kmeans import ShareKMeans
@@ -63,17 +61,6 @@ CODED = {
 
 _BOUNDS = Bounds(seconds=900, nbytes=int(8e9))
 
-CLUSTERS, WEIGHTS = 16, 1_000_000
-DISTRIBUTIONS = (
-    "normal",
-    "Laplace",
-    "uniform",
-    "two normal",
-    "Student's t",
-    "normal in float16",
-    "normal, 90 % zeros",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -94,23 +81,6 @@ class Point:
     ratio: float
     accuracy: float
     load: float
-
-
-@dataclass(frozen=True, slots=True)
-class Clusters:
-    """Optimal clusters beside scikit-learn's KMeans with one start.
-
-    Attributes:
-        seconds: the median.
-        sklearn_seconds: the median.
-        faster: median of the ratios of neighbouring runs.
-        error_ratio: our squared error over theirs, the greatest over their seeds.
-    """
-
-    seconds: float
-    sklearn_seconds: float
-    faster: float
-    error_ratio: float
 
 
 def curve(name: str, threads: int, console: Console) -> tuple[float, list[Point]]:
@@ -165,42 +135,6 @@ def pareto(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def weights_of(name: str) -> NDArray[np.float32]:
-    """One million weights of a distribution."""
-    random = np.random.default_rng(0)
-    drawn: NDArray[np.floating]
-    if name == "normal in float16":
-        drawn = random.standard_normal(WEIGHTS).astype(np.float16)
-    elif name == "normal, 90 % zeros":
-        drawn = np.where(random.random(WEIGHTS) < 0.9, 0, random.standard_normal(WEIGHTS))
-    elif name == "two normal":
-        drawn = np.where(random.random(WEIGHTS) < 0.3, random.normal(-3, 0.1, WEIGHTS), random.normal(1, 1, WEIGHTS))
-    elif name == "Student's t":
-        drawn = random.standard_t(3, WEIGHTS)
-    else:
-        draw = {"normal": random.standard_normal, "uniform": random.random, "Laplace": random.laplace}[name]
-        drawn = draw(size=WEIGHTS)
-    return drawn.astype(np.float32)
-
-
-def clusters(name: str) -> Clusters:
-    """One million weights in 16 clusters, ours and scikit-learn's in turns."""
-    from sklearn.cluster import KMeans
-
-    weights = weights_of(name)
-    ours, theirs, errors = [], [], []
-    for turn in range(LOADS):
-        began = time.perf_counter()
-        centroids, codes = kmeans_1d(weights, CLUSTERS)
-        middle = time.perf_counter()
-        other = KMeans(CLUSTERS, n_init=1, random_state=turn).fit(weights.reshape(-1, 1))
-        ours.append(middle - began)
-        theirs.append(time.perf_counter() - middle)
-        errors.append(float(((weights - centroids[codes]).astype(np.float64) ** 2).sum()) / float(other.inertia_))
-    faster = float(np.median(np.divide(theirs, ours)))
-    return Clusters(float(np.median(ours)), float(np.median(theirs)), faster, max(errors))
-
-
 def table(name: str, whole: float, points: Sequence[Point]) -> Table:
     """The Pareto front."""
     columns = ("zeros", "bits", "kB", "times smaller", "accuracy", "lost", "load ms")
@@ -226,16 +160,6 @@ def coded_table(model: str, rows: Sequence[Row]) -> Table:
         metric = f"{of['metric']:.2%}" if "metric" in of else "–"
         work = f"{of['cpu_seconds']:.0f}", f"{of['peak'] / 1e6:.0f}"
         result.add_row(row.case, f"{of['bytes'] / 1e6:.2f}", f"{of['sqnr']:.2f}", metric, speed, *work)
-    return result
-
-
-def clusters_table(beside: Mapping[str, Clusters]) -> Table:
-    """Ours beside scikit-learn's."""
-    columns = ("weights", "ms", "scikit-learn ms", "times faster", "error over theirs")
-    result = Table(*columns, title=f"{WEIGHTS:,} weights, {CLUSTERS} clusters")
-    for name, each in beside.items():
-        times = (f"{1e3 * each.seconds:.1f}", f"{1e3 * each.sklearn_seconds:.0f}", f"{each.faster:.1f}")
-        result.add_row(name, *times, f"{each.error_ratio:.4f}")
     return result
 
 

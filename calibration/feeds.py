@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from onnxpress.calibration.arrays import Memory, Npz, Store, read_npy
-from onnxpress.calibration.batches import Array, Batch, Sample, as_sample, names_of
+from onnxpress.calibration.batches import Array, Batch, Sample, names_of
 from onnxpress.calibration.folders import Folder
 from onnxpress.calibration.plugins import is_reference, load_function
-from onnxpress.calibration.sources import FunctionSource, reiterable
+from onnxpress.calibration.sources import Checked, FunctionSource, Numeric, Part, reiterable
 from onnxpress.calibration.stacks import Stack
 from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.specs import InputSpec
@@ -96,7 +94,7 @@ class Feed:
             ConfigError: `n` is below 1.
         """
         _at_least_one(n, "batches of a feed")
-        return self._part(_Part(self._source, stop=n), None if self.count is None else min(n, self.count))
+        return self._part(Part(self._source, stop=n), None if self.count is None else min(n, self.count))
 
     def split(self, n: int) -> tuple[Feed, Feed]:
         """Part the feed into `n` batches, say for calibration, and all others, say for judging.
@@ -110,12 +108,12 @@ class Feed:
         """
         _at_least_one(n, "batches of a feed")
         if self.count is None:
-            return self.take(n), self._part(_Part(self._source, start=n), None)
+            return self.take(n), self._part(Part(self._source, start=n), None)
         if n >= self.count:
             raise FeedError(f"a feed of {self.count} batches cannot give {n} and keep some; give more samples")
         chosen = frozenset(index * self.count // n for index in range(n))
         rest = frozenset(range(self.count)) - chosen
-        return self._part(_Part(self._source, keep=chosen), n), self._part(_Part(self._source, keep=rest), len(rest))
+        return self._part(Part(self._source, keep=chosen), n), self._part(Part(self._source, keep=rest), len(rest))
 
     def spread(self, n: int, *, rows: int | None = None) -> Iterator[Batch]:
         """A few batches, spread evenly over the feed where its length is known; else the first.
@@ -143,56 +141,10 @@ class Feed:
         Raises:
             FeedError: while it is walked, at NaN or +inf in a float input; −inf is what masks hold.
         """
-        return Feed(_Numeric(self._source), count=self.count, warnings=self.warnings, made_up=self.made_up)
+        return Feed(Numeric(self._source), count=self.count, warnings=self.warnings, made_up=self.made_up)
 
     def _part(self, source: Iterable[Sample], count: int | None) -> Feed:
         return Feed(source, count=count, warnings=self.warnings, made_up=self.made_up)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Some of the samples of a source, by position."""
-
-    source: Iterable[Sample]
-    start: int = 0
-    stop: int | None = None
-    keep: frozenset[int] | None = None
-
-    def __iter__(self) -> Iterator[Sample]:
-        for position, sample in enumerate(islice(self.source, self.start, self.stop)):
-            if self.keep is None or position in self.keep:
-                yield sample
-
-
-@dataclass(frozen=True, slots=True)
-class _Numeric:
-    """Samples whose floats are looked at as they pass."""
-
-    source: Iterable[Sample]
-
-    def __iter__(self) -> Iterator[Sample]:
-        for position, sample in enumerate(self.source):
-            for name, array in sample.batch.items():
-                wrong = int(np.count_nonzero(~(array < np.inf))) if array.dtype.kind == "f" else 0
-                if wrong:
-                    raise FeedError(
-                        f"batch {position} of the samples holds {wrong} NaN or infinite numbers in input {name!r}; "
-                        "mend or drop these samples"
-                    )
-            yield sample
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """Raw batches, each checked against the model as it passes."""
-
-    raw: Iterable[object]
-    inputs: tuple[InputSpec, ...]
-    name: str
-
-    def __iter__(self) -> Iterator[Sample]:
-        for position, entries in enumerate(self.raw):
-            yield as_sample(entries, self.inputs, where=f"batch {position} of {self.name}")
 
 
 def open_feed(
@@ -236,7 +188,7 @@ def _open(source: object, inputs: tuple[InputSpec, ...], batch_size: int | None,
     store = _open_store(source, inputs)
     if store is not None:
         stack = Stack(store, inputs, batch_size=batch_size, limit=limit)
-        checked = _Checked(stack, inputs, store.name)
+        checked = Checked(stack, inputs, store.name)
         return Feed(checked, count=stack.count, labels=stack.labels, warnings=stack.warnings)
     if batch_size is not None:
         raise ConfigError(f"batch_size {batch_size} is for stacked arrays; this feed has batches, leave it out")
@@ -267,22 +219,22 @@ def _open_batches(source: object, inputs: tuple[InputSpec, ...]) -> Feed:
     """Samples that come in batches already."""
     name = _name(source)
     if isinstance(source, Feed):
-        checked = _Checked(reiterable(source), inputs, name)
+        checked = Checked(reiterable(source), inputs, name)
         return Feed(
             checked, count=source.count, labels=source._labels, warnings=source.warnings, made_up=source.made_up
         )
     if not isinstance(source, str | Path):
         count = len(source) if isinstance(source, Sequence) else None
-        return Feed(_Checked(reiterable(source), inputs, name), count=count)
+        return Feed(Checked(reiterable(source), inputs, name), count=count)
     if Path(source).is_dir():
         folder = Folder(Path(source), inputs)
-        return Feed(_Checked(folder, inputs, name), count=folder.count)
+        return Feed(Checked(folder, inputs, name), count=folder.count)
     if isinstance(source, str) and is_reference(source):
         try:
             function = load_function(source)
         except ConfigError as error:
             raise FeedError(str(error)) from error
-        return Feed(_Checked(FunctionSource(source, function), inputs, name))
+        return Feed(Checked(FunctionSource(source, function), inputs, name))
     raise FeedError(
         f"no file, folder or module:function {name}; check the path, or write an .npz file with numpy.savez that holds "
         f"the model's inputs: {names_of(inputs)}"

@@ -66,9 +66,12 @@ class UserMetric:
 
         Raises:
             ConfigError: it raised, exited, or returned no number.
+            FeedError: it gave the runner what the model cannot run, or took a sample that does not fit.
         """
         try:
             value = self.function(runner, feed) if self.takes_feed else self.function(runner)
+        except FeedError as error:
+            raise FeedError(f"metric {self.name}: {error}") from error
         except OnnxpressError:
             raise
         except (Exception, SystemExit) as error:  # whatever the user's function does

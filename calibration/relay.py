@@ -16,7 +16,8 @@ import numpy as np
 from onnxpress.calibration.batches import Array, Batch
 from onnxpress.calibration.cut import between, check_tensors, names_read, nodes_between
 from onnxpress.calibration.loading import placed
-from onnxpress.calibration.session import CPU, Runner
+from onnxpress.calibration.providers import CPU
+from onnxpress.calibration.session import Runner
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError
 
 # onnx is imported where it is used: importing onnxpress stays light.

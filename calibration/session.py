@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from onnxpress.calibration.batches import Array, Batch
 from onnxpress.calibration.profile import count_nodes
+from onnxpress.calibration.providers import CPU, available_providers, provider_name
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError, ProviderError
 from onnxpress.rewriter.packed import refuse_packed
 from onnxpress.rewriter.specs import InputSpec
@@ -26,23 +28,6 @@ if TYPE_CHECKING:
 Level: TypeAlias = Literal["none", "basic", "extended", "all"]
 """How far ONNX Runtime may rewrite the graph for itself."""
 
-CPU = "CPUExecutionProvider"
-
-_SHORT_NAMES: Mapping[str, str] = {
-    "cpu": CPU,
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "dnnl": "DnnlExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-}
-
 _ELEMENTS: Mapping[str, str] = {
     "float": "float32",
     "double": "float64",
@@ -51,26 +36,6 @@ _ELEMENTS: Mapping[str, str] = {
     "string": "object",
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-
-
-def provider_name(name: str) -> str:
-    """The name ONNX Runtime uses: `cuda` -> `CUDAExecutionProvider`; a full name stays.
-
-    Raises:
-        ConfigError: no such short name.
-    """
-    if name.endswith("ExecutionProvider"):
-        return name
-    if name.lower() not in _SHORT_NAMES:
-        raise ConfigError(f"provider {name!r} is unknown; give one of {', '.join(_SHORT_NAMES)}, or its full name")
-    return _SHORT_NAMES[name.lower()]
-
-
-def available_providers() -> tuple[str, ...]:
-    """The execution providers the installed ONNX Runtime was built with; their libraries may still be missing."""
-    import onnxruntime
-
-    return tuple(onnxruntime.get_available_providers())
 
 
 class Runner:
@@ -162,11 +127,12 @@ class Runner:
         """Type of each input as ONNX Runtime writes it: `tensor(float)`."""
         return {node.name: node.type for node in self._session.get_inputs()}
 
-    def fitted(self, batch: Batch) -> Batch:
+    def fitted(self, batch: Mapping[str, ArrayLike]) -> Batch:
         """The batch with floats as wide as the inputs are, for a model whose inputs became narrower; the rest as it is.
 
-        What float16 cannot hold becomes infinite.
+        What float16 cannot hold becomes infinite; numbers and lists, which a user's metric may give, become arrays.
         """
+        arrays = {name: np.asarray(value) for name, value in batch.items()}
         widths = {
             name: np.dtype(_ELEMENTS[kind[7:-1]])
             for name, kind in self.input_types.items()
@@ -175,14 +141,14 @@ class Runner:
         with np.errstate(over="ignore"):
             return {
                 name: array.astype(widths[name], copy=False) if name in widths and array.dtype.kind == "f" else array
-                for name, array in batch.items()
+                for name, array in arrays.items()
             }
 
-    def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(self, batch: Mapping[str, ArrayLike], *, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run one batch.
 
         Args:
-            batch: an array for every input, cast as `fitted` does.
+            batch: an array for every input, or what NumPy makes one of, cast as `fitted` does.
             outputs: names of the outputs wanted; None for all tensors.
 
         Raises:

@@ -1,14 +1,19 @@
-"""Where raw batches come from: the user's function, reader or iterable."""
+"""Where samples come from: the user's function, reader or iterable; a part of those; and checks as they pass."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
-from onnxpress.calibration.batches import Sample
+import numpy as np
+
+from onnxpress.calibration.batches import Sample, as_sample
 from onnxpress.calibration.plugins import blame, by_signal
 from onnxpress.calibration.spool import Spool
 from onnxpress.rewriter.errors import FeedError, OnnxpressError
+from onnxpress.rewriter.specs import InputSpec
 
 
 @runtime_checkable
@@ -68,6 +73,52 @@ class FunctionSource:
             if by_signal(error):
                 raise
             raise FeedError(blame(self._reference, error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the samples of a source, by position."""
+
+    source: Iterable[Sample]
+    start: int = 0
+    stop: int | None = None
+    keep: frozenset[int] | None = None
+
+    def __iter__(self) -> Iterator[Sample]:
+        for position, sample in enumerate(islice(self.source, self.start, self.stop)):
+            if self.keep is None or position in self.keep:
+                yield sample
+
+
+@dataclass(frozen=True, slots=True)
+class Numeric:
+    """Samples whose floats are looked at as they pass."""
+
+    source: Iterable[Sample]
+
+    def __iter__(self) -> Iterator[Sample]:
+        for position, sample in enumerate(self.source):
+            for name, array in sample.batch.items():
+                wrong = int(np.count_nonzero(~(array < np.inf))) if array.dtype.kind == "f" else 0
+                if wrong:
+                    raise FeedError(
+                        f"batch {position} of the samples holds {wrong} NaN or infinite numbers in input {name!r}; "
+                        "mend or drop these samples"
+                    )
+            yield sample
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Raw batches, each checked against the model as it passes."""
+
+    raw: Iterable[object]
+    inputs: tuple[InputSpec, ...]
+    name: str
+
+    def __iter__(self) -> Iterator[Sample]:
+        for position, entries in enumerate(self.raw):
+            yield as_sample(entries, self.inputs, where=f"batch {position} of {self.name}")
 
 
 def reiterable(source: object) -> Iterable[object]:

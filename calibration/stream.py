@@ -15,7 +15,8 @@ from onnxpress.calibration.lanes import BYTES, Tensor, lanes
 from onnxpress.calibration.loading import loaded
 from onnxpress.calibration.observers import Observer
 from onnxpress.calibration.progress import Progress, Silent
-from onnxpress.calibration.session import CPU, Level, Runner
+from onnxpress.calibration.providers import CPU
+from onnxpress.calibration.session import Level, Runner
 from onnxpress.rewriter.errors import FeedError, ModelError
 
 # onnx is imported where it is used: importing onnxpress stays light.

@@ -17,8 +17,9 @@ from onnxpress.rewriter.specs import InputSpec
 SIZES = (64, 48, 32, 128, 256, 224, 320, 512, 16, 8)
 """Sizes tried, in this order, for the dimensions that a model leaves open."""
 
-IDS = 8
-"""Integers are drawn below this: they are mostly ids, and small ones are in every vocabulary."""
+IDS, FEWEST = 8, 2
+"""Integers are drawn below this: they are mostly ids, and small ones are in every vocabulary. The second is for models
+whose smallest, of roles or kinds, has not even so many."""
 
 MOST_BYTES = 2**30
 """Bytes of one input beyond which a declared shape is taken for a mistake."""
@@ -51,6 +52,8 @@ def synthesise(
 def synthesise_runnable(runner: Runner, *, samples: int, seed: int, overrides: Mapping[str, int] | None = None) -> Feed:
     """Make up samples that a model runs: where it refuses the usual sizes, others are tried (`SIZES`).
 
+    Where no size helps a model that reads integers, all are tried once more with the smallest (`FEWEST`).
+
     Args:
         runner: the model.
         samples: number of batches.
@@ -64,20 +67,21 @@ def synthesise_runnable(runner: Runner, *, samples: int, seed: int, overrides: M
     inputs = runner.input_specs
     checked = _checked(overrides or {}, inputs)
     refusal: FeedError | None = None
-    tried = set()
+    distinct: dict[tuple[tuple[int, ...], ...], _Sizing] = {}
     for sizing in [_Sizing(size, narrow, checked) for size in (None, *SIZES) for narrow in (False, True)]:
-        shapes = tuple(sizing.shape(spec, inputs) for spec in inputs)
-        if shapes in tried:
-            continue
-        tried.add(shapes)
-        feed = _make(inputs, samples, seed, sizing)
-        try:
-            runner.run(next(iter(feed)))
-        except FeedError as error:
-            refusal = refusal or error
-        else:
-            return feed
-    raise FeedError(f"{runner.name} runs on no made-up input ({len(tried)} sizes tried); {_ADVICE}") from refusal
+        distinct.setdefault(tuple(sizing.shape(spec, inputs) for spec in inputs), sizing)
+    for below in (IDS, FEWEST) if any(spec.dtype.kind in "iu" for spec in inputs) else (IDS,):
+        for sizing in distinct.values():
+            feed = _make(inputs, samples, seed, sizing, below=below)
+            try:
+                runner.run(next(iter(feed)))
+            except FeedError as error:
+                refusal = refusal or error
+            else:
+                return feed
+    why = str(refusal).removeprefix(f"{runner.name} cannot run this sample: ").removesuffix("; check its shapes")
+    text = f"{runner.name} runs on no made-up input ({len(distinct)} sizes tried); {_ADVICE}; the first refusal: {why}"
+    raise FeedError(text) from refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ def _checked(overrides: Mapping[str, int], inputs: Sequence[InputSpec]) -> Mappi
     return dict(overrides)
 
 
-def _make(inputs: Sequence[InputSpec], samples: int, seed: int, sizing: _Sizing) -> Feed:
+def _make(inputs: Sequence[InputSpec], samples: int, seed: int, sizing: _Sizing, *, below: int = IDS) -> Feed:
     if samples < 1:
         raise ConfigError(f"cannot make up {samples} samples; ask for 1 or more")
     if seed < 0:
@@ -156,7 +160,7 @@ def _make(inputs: Sequence[InputSpec], samples: int, seed: int, sizing: _Sizing)
             raise FeedError(f"input {spec.name!r} declares {shape_text(spec)}, more than 1 GiB; {_ADVICE}")
     text = ", ".join(f"{spec.name} {list(shape)}" for spec, shape in zip(inputs, shapes, strict=True))
     warning = f"no samples were given: inputs are made up ({text}), so accuracy and ranges mean little; {_ADVICE}"
-    return Feed(_Made(tuple(inputs), shapes, samples, seed), count=samples, warnings=[warning], made_up=True)
+    return Feed(_Made(tuple(inputs), shapes, samples, seed, below), count=samples, warnings=[warning], made_up=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +171,16 @@ class _Made:
     shapes: tuple[tuple[int, ...], ...]
     samples: int
     seed: int
+    below: int
 
     def __iter__(self) -> Iterator[Sample]:
         for position in range(self.samples):
             random = np.random.default_rng([self.seed, position])
             pairs = zip(self.inputs, self.shapes, strict=True)
-            yield Sample({spec.name: _draw(spec, shape, random) for spec, shape in pairs})
+            yield Sample({spec.name: _draw(spec, shape, random, self.below) for spec, shape in pairs})
 
 
-def _draw(spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+def _draw(spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator, below: int) -> Array:
     name, kind = spec.name.lower(), spec.dtype.kind
     if "mask" in name:
         return np.ones(shape, spec.dtype)
@@ -189,4 +194,4 @@ def _draw(spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator) 
         return np.full(shape, 16000).astype(spec.dtype)
     if spec.dtype == np.uint8:  # an image
         return random.integers(0, 256, shape, dtype=np.uint8)
-    return random.integers(0, 2 if kind == "b" else IDS, shape).astype(spec.dtype)
+    return random.integers(0, 2 if kind == "b" else below, shape).astype(spec.dtype)

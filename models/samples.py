@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,24 @@ class Replay:
 def feed(make: Callable[[], Iterator[Sample]], *, count: int) -> Feed:
     """A feed of the `count` batches that each call of `make` yields."""
     return Feed(Replay(make), count=count)
+
+
+def stored(file: str, name: str) -> Array:
+    """An array of an archive that is committed beside this module."""
+    with np.load(Path(__file__).with_name(file), allow_pickle=False) as arrays:
+        return np.asarray(arrays[name])
+
+
+def images(pixels: Array, labels: Array | None, *, batch: int, prepare: Callable[[Array], Array]) -> Feed:
+    """A feed of `image`, prepared batch by batch, with the labels where there are some."""
+    starts = range(0, len(pixels), batch)
+
+    def make() -> Iterator[Sample]:
+        for i in starts:
+            chosen = slice(i, i + batch)
+            yield Sample({"image": prepare(pixels[chosen])}, None if labels is None else labels[chosen])
+
+    return feed(make, count=len(starts))
 
 
 def by_length(lengths: Sequence[int], *, batch: int, seed: int) -> list[list[int]]:

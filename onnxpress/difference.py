@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import onnx
-from onnx import numpy_helper
-
 from onnxpress.passes.report import Report
-from onnxpress.rewriter.model import DEFAULT_DOMAINS
 from onnxpress.rewriter.skeleton import lift
-
-SMALL = 8
-"""Values of a constant up to which it is no weight, but says how a node works, as axes or limits do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A node that works on activations.
-
-    Attributes:
-        name: of the node; that of its first output where it has none.
-        op: its operator, with the domain where that is no standard one.
-        weights: constants of more than a few values that it reads, the largest first: `float 64×3×7×7`; of one that is
-            computed at load the largest part and the operator: `uint8 9408, DequantizeLinear`.
-        reads: activations, those that its subgraphs read included.
-        writes: activations.
-        content: all that tells it from another, but for the values of large weights.
-    """
-
-    name: str
-    op: str
-    weights: tuple[str, ...]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    content: str
+from onnxpress.rewriter.stripping import drop_defaults
+from onnxpress.steps import Step, steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +42,25 @@ class Difference:
     kinds: tuple[tuple[int, ...], ...]
 
 
-def compare(before: str | Path, after: str | Path, *, sites: Collection[str] = ()) -> Difference:
+def compare(
+    before: str | Path, after: str | Path, *, sites: Collection[str] = (), names: Mapping[str, str] | None = None
+) -> Difference:
     """Compare two model files; no large weight is read.
 
     Args:
         before: the one.
-        after: the other, made of it: what is the same has kept the names of its tensors.
+        after: the other, made of it.
         sites: nodes whose weights are known to have changed.
+        names: what tensors of the other were called in the first; those that are not named have kept their names.
 
     Raises:
         ModelError: a file cannot be read.
     """
-    first, second = (steps(lift(Path(path)).proto.graph) for path in (before, after))
+    protos = [lift(Path(path)).proto for path in (before, after)]
+    for proto in protos:
+        drop_defaults(proto)  # what is said and what goes without saying are the same
+    first, second = (steps(proto.graph) for proto in protos)
+    second = tuple(_called(each, names or {}) for each in second)
     found = [each for each in _places(first, second) if not _same(each, first, second, frozenset(sites))]
     kinds: dict[object, list[int]] = {}
     for number, place in enumerate(found):
@@ -99,88 +78,20 @@ def between(before: str | Path, after: str | Path, reports: Iterable[Report]) ->
     Raises:
         ModelError: a file cannot be read.
     """
-    return compare(before, after, sites={change.site for report in reports for change in report.changes})
+    sites: set[str] = set()
+    names: dict[str, str] = {}
+    for report in reports:
+        sites.update(change.site for change in report.changes)
+        gone = set(report.renamed.values())
+        kept = {new: old for new, old in names.items() if new not in gone}
+        names = kept | {new: names.get(old, old) for new, old in report.renamed.items()}
+    return compare(before, after, sites=sites, names=names)
 
 
-def steps(graph: onnx.GraphProto) -> tuple[Step, ...]:
-    """The nodes that work on activations; those that only make weights out of constants belong to their readers."""
-    fixed: dict[str, _Weight] = {each.name: _stored(each) for each in graph.initializer}
-    found = []
-    for node in graph.node:
-        reads = [*filter(None, node.input), *_captured(node)]
-        if all(name in fixed for name in reads) and not node.op_type.startswith("Random"):
-            made = _made(node, [fixed[name] for name in reads])
-            fixed |= dict.fromkeys(filter(None, node.output), made)
-        else:
-            found.append(_step(node, dict.fromkeys(reads), fixed))
-    return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Weight:
-    """A constant: how it is written, and how many values it has."""
-
-    text: str
-    entries: int
-    content: str
-
-
-def _stored(tensor: onnx.TensorProto) -> _Weight:
-    entries = 1
-    for size in tensor.dims:
-        entries *= size
-    name = onnx.TensorProto.DataType.Name(tensor.data_type).lower() if tensor.data_type else "undefined"
-    text = f"{name} {'×'.join(map(str, tensor.dims)) or 'scalar'}"
-    return _Weight(text, entries, text if tensor.external_data else f"{text} {_values(tensor)}")
-
-
-def _values(tensor: onnx.TensorProto) -> str:
-    """The values of a small tensor, whatever it is called."""
-    content: bytes = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
-    return sha256(content).hexdigest()
-
-
-def _made(node: onnx.NodeProto, parts: Sequence[_Weight]) -> _Weight:
-    """A weight that is computed out of constants."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.TENSOR and not parts:
-            return _stored(attribute.t)
-    largest = max(parts, key=lambda each: each.entries, default=_Weight("", 0, ""))
-    text = f"{largest.text.partition(',')[0]}, {node.op_type}" if largest.text else node.op_type
-    return _Weight(text, largest.entries, f"{node.op_type} of {'; '.join(each.content for each in parts)}")
-
-
-def _step(node: onnx.NodeProto, reads: Iterable[str], fixed: Mapping[str, _Weight]) -> Step:
-    reads = list(reads)
-    held = sorted((fixed[name] for name in reads if name in fixed), key=lambda each: -each.entries)
-    domain = "" if node.domain in DEFAULT_DOMAINS else f"{node.domain}."
-    writes = tuple(filter(None, node.output))
-    moving = tuple(name for name in reads if name not in fixed)
-    attributes = sorted(map(_attribute, node.attribute))
-    content = repr((domain, node.op_type, attributes, moving, writes, sorted(each.content for each in held)))
-    name = node.name or (writes[0] if writes else node.op_type)
-    weights = tuple(each.text for each in held if each.entries > SMALL)
-    return Step(name, f"{domain}{node.op_type}", weights, moving, writes, content)
-
-
-def _attribute(attribute: onnx.AttributeProto) -> str:
-    """An attribute as text; of a graph what its nodes are, for weights in it are told by their place in a file."""
-    if attribute.type == onnx.AttributeProto.GRAPH:
-        return f"{attribute.name}: {[(node.op_type, list(node.output)) for node in attribute.g.node]}"
-    content: bytes = attribute.SerializeToString(deterministic=True)
-    return content.hex()
-
-
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    """What the subgraphs of a node read from outside."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            graph = attribute.g
-            own = {each.name for each in [*graph.input, *graph.initializer]}
-            own.update(name for inner in graph.node for name in inner.output)
-            for inner in graph.node:
-                yield from (name for name in [*inner.input, *_captured(inner)] if name and name not in own)
-            yield from (each.name for each in graph.output if each.name not in own)
+def _called(step: Step, names: Mapping[str, str]) -> Step:
+    """A node with the names that its tensors had before."""
+    reads, writes = (tuple(names.get(each, each) for each in side) for side in (step.reads, step.writes))
+    return replace(step, name=names.get(step.name, step.name), reads=reads, writes=writes)
 
 
 @dataclass(slots=True)
@@ -227,7 +138,8 @@ def _same(place: Place, before: Sequence[Step], after: Sequence[Step], sites: fr
     first, second = [before[k] for k in place.before], [after[k] for k in place.after]
     if any(each.name in sites for each in first):
         return False
-    return sorted(each.content for each in first) == sorted(each.content for each in second)
+    told = [sorted((each.content, each.reads, each.writes) for each in side) for side in (first, second)]
+    return told[0] == told[1]
 
 
 def _form(numbers: Sequence[int], graph: Sequence[Step]) -> object:

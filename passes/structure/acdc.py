@@ -11,27 +11,14 @@ import onnx_graphsurgeon as gs
 
 from onnxpress.passes.encode.vectors import call
 from onnxpress.passes.kernels.arrays import Array, Float64Array
-from onnxpress.passes.kernels.diagonals import Map, fit, product
+from onnxpress.passes.kernels.diagonals import Map
 from onnxpress.passes.kernels.transforms import cosine
 from onnxpress.passes.selection import check_count
 from onnxpress.passes.storing import narrowed
 from onnxpress.passes.structure.base import StructurePass
-from onnxpress.passes.structure.forms import (
-    FLOAT,
-    Form,
-    Shape,
-    Steps,
-    Structure,
-    Way,
-    cut,
-    sizes,
-    small,
-    spans,
-    stacked,
-    stacked_bytes,
-)
+from onnxpress.passes.structure.forms import FLOAT, Form, Shape, Steps, Structure, Way, cut, sizes, small
 from onnxpress.passes.structure.fourier import check_transforms, pairs, real, transform, weighted
-from onnxpress.passes.structure.toeplitz import outputs
+from onnxpress.passes.structure.stacks import Between, dense_of, fit_diagonals, outputs, stacked, stacked_bytes
 from onnxpress.rewriter.model import Model
 
 _SPREAD = 0.1
@@ -82,12 +69,11 @@ class Cosines:
     def fit(self, target: Array, metric: Float64Array | None, seed: int) -> Form:
         """Block by block, from diagonals near 1."""
         shape, random = (target.shape[0], target.shape[1]), np.random.default_rng(seed)
-        found = []
-        for span in spans(shape, shape[1]):
-            start = 1 + _SPREAD * random.standard_normal((2 * self.layers, shape[1]))
-            part = target[span]
-            found.append(fit(_maps(len(part), shape[1], self.layers), list(start), part, metric=metric))
-        return Diagonals(np.array(found), shape)
+
+        def start() -> list[Float64Array]:
+            return list(1 + _SPREAD * random.standard_normal((2 * self.layers, shape[1])))
+
+        return Diagonals(fit_diagonals(target, shape[1], _between(shape[1], self.layers), start, metric), shape)
 
     def example(self, shape: Shape) -> Form:
         """One of ones."""
@@ -109,10 +95,7 @@ class Diagonals:
     def dense(self) -> Array:
         """The weight."""
         count, size = self.diagonals.shape[1:]
-        height = stacked(self.shape, size)[1]
-        maps = _maps(height, size, count // 2)
-        whole = [product(maps, list(each.astype(np.float64)), height) for each in self.diagonals]
-        return np.concatenate(whole)[: self.shape[0]]
+        return dense_of(self.diagonals, self.shape, _between(size, count // 2))
 
     def rounded(self, dtype: np.dtype[Any]) -> Diagonals:
         """In float32, whatever the weight has."""
@@ -149,10 +132,10 @@ class Diagonals:
         return outputs(steps, found, self.shape, size)
 
 
-def _maps(height: int, size: int, layers: int) -> list[Map]:
+def _between(size: int, layers: int) -> Between:
     """What stands between the diagonals."""
     forth = cosine()
-    return [Map.cut(size, height).reversed(), *[forth.reversed(), forth] * layers]
+    return lambda height: [Map.cut(size, height).reversed(), *[forth.reversed(), forth] * layers]
 
 
 def _constants(size: int) -> tuple[float, float, float]:

@@ -87,6 +87,11 @@ class StructurePass(SitePass):
             RefusalError: it cannot.
         """
 
+    @property
+    def times(self) -> bool:
+        """See `Pass.times`."""
+        return True
+
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Give every site that is made smaller, and faster where that is the goal, another weight."""
         report, original = self.report(), model.clone()

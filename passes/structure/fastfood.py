@@ -12,25 +12,13 @@ from numpy.typing import NDArray
 
 from onnxpress.passes.encode.vectors import call
 from onnxpress.passes.kernels.arrays import Array, Float64Array
-from onnxpress.passes.kernels.diagonals import Map, fit, product
+from onnxpress.passes.kernels.diagonals import Map
 from onnxpress.passes.kernels.transforms import hadamard, halves, permuted, walsh
 from onnxpress.passes.selection import RefusalError
 from onnxpress.passes.storing import narrowed
 from onnxpress.passes.structure.base import StructurePass
-from onnxpress.passes.structure.forms import (
-    FLOAT,
-    Form,
-    Shape,
-    Steps,
-    Structure,
-    Way,
-    cut,
-    sizes,
-    small,
-    spans,
-    stacked,
-)
-from onnxpress.passes.structure.toeplitz import outputs
+from onnxpress.passes.structure.forms import FLOAT, Form, Shape, Steps, Structure, Way, cut, sizes, small
+from onnxpress.passes.structure.stacks import Between, dense_of, fit_diagonals, outputs, stacked
 from onnxpress.rewriter.model import Model
 
 _LARGEST = 1 << 15
@@ -74,13 +62,14 @@ class Fastfood:
     def fit(self, target: Array, metric: Float64Array | None, seed: int) -> Form:
         """Block by block, from random signs."""
         shape, random = (target.shape[0], target.shape[1]), np.random.default_rng(seed)
-        size, found = _padded(shape[1]), []
+        size = _padded(shape[1])
         order = random.permutation(size)
-        for span in spans(shape, size):
-            start = [np.ones(size), random.standard_normal(size), random.choice([-1.0, 1.0], size)]
-            part = target[span]
-            found.append(fit(_maps(len(part), shape[1], order), start, part, metric=metric))
-        return Diagonals(np.array(found), order.astype(np.uint16), shape)
+
+        def start() -> list[Float64Array]:
+            return [np.ones(size), random.standard_normal(size), random.choice([-1.0, 1.0], size)]
+
+        found = fit_diagonals(target, size, _between(shape[1], order), start, metric)
+        return Diagonals(found, order.astype(np.uint16), shape)
 
     def example(self, shape: Shape) -> Form:
         """One of ones."""
@@ -103,11 +92,7 @@ class Diagonals:
 
     def dense(self) -> Array:
         """The weight."""
-        size = len(self.order)
-        height = stacked(self.shape, size)[1]
-        maps = _maps(height, self.shape[1], self.order)
-        whole = [product(maps, list(each.astype(np.float64)), height) for each in self.diagonals]
-        return np.concatenate(whole)[: self.shape[0]]
+        return dense_of(self.diagonals, self.shape, _between(self.shape[1], self.order))
 
     def rounded(self, dtype: np.dtype[Any]) -> Diagonals:
         """In float32, whatever the weight has."""
@@ -161,12 +146,12 @@ def _signs(model: Model, size: int) -> gs.Variable:
     return call(model, "Signs", [model.add_weight("k", powers), *small(model, size)])
 
 
-def _maps(height: int, channels: int, order: Array) -> list[Map]:
+def _between(channels: int, order: Array) -> Between:
     """What stands between the diagonals S, G and B."""
     size = len(order)
     mixing, moving = walsh(size), permuted(order)
     middle = Map(lambda rows: mixing.times(moving.times(rows)), lambda rows: moving.turned(mixing.turned(rows)))
-    return [Map.cut(size, height).reversed(), mixing, middle, Map.cut(size, channels)]
+    return lambda height: [Map.cut(size, height).reversed(), mixing, middle, Map.cut(size, channels)]
 
 
 def _padded(inputs: int) -> int:

@@ -168,20 +168,3 @@ def small(model: Model, *values: int) -> list[gs.Constant]:
 def sizes(model: Model, *values: int) -> gs.Constant:
     """Sizes as constant, for a Reshape."""
     return model.add_weight("k", np.array(values, np.int64))
-
-
-def stacked(shape: Shape, inner: int) -> tuple[int, int]:
-    """How many square blocks of a size are stacked for the outputs, and how many rows of each are used."""
-    blocks = -(-shape[0] // inner)
-    return blocks, -(-shape[0] // blocks)
-
-
-def stacked_bytes(shape: Shape, count: int) -> int:
-    """Bytes of parameters, so many for each input, of square blocks stacked for the outputs."""
-    return FLOAT.itemsize * count * shape[1] * stacked(shape, shape[1])[0]
-
-
-def spans(shape: Shape, inner: int) -> list[slice]:
-    """The outputs of each block."""
-    blocks, height = stacked(shape, inner)
-    return [slice(at * height, min((at + 1) * height, shape[0])) for at in range(blocks)]

@@ -14,21 +14,9 @@ from onnxpress.passes.kernels.displacement import Displaced, fit
 from onnxpress.passes.selection import check_count
 from onnxpress.passes.storing import narrowed
 from onnxpress.passes.structure.base import StructurePass
-from onnxpress.passes.structure.forms import (
-    FLOAT,
-    Form,
-    Shape,
-    Steps,
-    Structure,
-    Way,
-    cut,
-    sizes,
-    small,
-    spans,
-    stacked,
-    stacked_bytes,
-)
+from onnxpress.passes.structure.forms import FLOAT, Form, Shape, Steps, Structure, Way, cut, sizes, small
 from onnxpress.passes.structure.fourier import check_transforms, pairs, real, scaled, transform, weighted
+from onnxpress.passes.structure.stacks import outputs, spans, stacked, stacked_bytes
 from onnxpress.rewriter.model import Model
 
 
@@ -138,14 +126,3 @@ class Terms:
 
 
 _NAMES = ("circulant", "skew")
-
-
-def outputs(steps: Steps, whole: gs.Tensor, shape: Shape, size: int) -> gs.Tensor:
-    """The outputs that stacked blocks [n, blocks, size] give, [n, out]."""
-    blocks, height = stacked(shape, size)
-    if height < size:
-        whole = steps.node("Slice", whole, steps.sizes(0), steps.sizes(height), steps.sizes(2))
-    if blocks * height == shape[0]:
-        return whole
-    flat = steps.reshape(whole, -1, blocks * height)
-    return steps.node("Slice", flat, steps.sizes(0), steps.sizes(shape[0]), steps.sizes(1))

@@ -154,6 +154,7 @@ def mine(tmp_path, monkeypatch):
         "def three(runner, feed, more): return 1\n"
         "def text(runner): return 'good'\n"
         "def crash(runner): raise ValueError('why')\n"
+        "def unfit(runner): return runner.run({'x': np.ones((2, 9, 9))})\n"
         "def quits(runner): raise SystemExit\n"
         "def stopped(runner): import signal; signal.raise_signal(signal.SIGTERM)\n"
         "class Own:\n"
@@ -201,6 +202,8 @@ def test_refuses_what_a_metric_must_not_do(echo):
         load_metric("mine_metric:crash")(echo, feed)
     with pytest.raises(ConfigError, match=r"metric mine_metric:quits called sys.exit at mine_metric.py:\d+; raise"):
         load_metric("mine_metric:quits")(echo, feed)
+    with pytest.raises(FeedError, match=r"^metric mine_metric:unfit: model.onnx cannot run this sample: "):
+        load_metric("mine_metric:unfit")(echo, feed)
 
 
 @pytest.mark.usefixtures("mine")

@@ -141,7 +141,17 @@ def test_keeps_to_overrides_while_trying(save_model):
 def test_refuses_a_model_that_runs_on_no_size(save_model):
     with pytest.raises(FeedError, match=r"model.onnx runs on no made-up input \(10 sizes tried\)") as caught:
         synthesise_runnable(matmul(save_model, 7, ["n", "k"]), samples=1, seed=0)
+    assert "; give samples with --data; the first refusal: Non-zero status code" in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+def test_tries_smaller_integers_where_a_table_has_few_rows(save_model):
+    nodes = [helper.make_node("Gather", ["table", "roles"], ["y"])]
+    table = np.zeros((3, 4), np.float32)
+    path = save_model(nodes, {"roles": [1, "n"]}, ["y"], weights={"table": table}, types={"roles": TensorProto.INT64})
+    batch = next(iter(synthesise_runnable(Runner(path), samples=1, seed=0)))
+    assert batch["roles"].shape == (1, 32)
+    assert set(np.unique(batch["roles"])) == {0, 1}
 
 
 def test_types_of_a_real_session_are_made_up(save_model):

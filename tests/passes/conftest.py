@@ -23,6 +23,18 @@ def build() -> Callable[..., Model]:
 
 
 @pytest.fixture(scope="session")
+def two_layers(build) -> Callable[..., Model]:
+    """Builds x @ w + b -> Relu -> @ v + c -> y, of a Gemm, and of a MatMul with an Add."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["p"], name="first"),
+        helper.make_node("Relu", ["p"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["q"], name="second"),
+        helper.make_node("Add", ["q", "c"], ["y"]),
+    ]
+    return lambda **weights: build(nodes, weights, x=["n", len(weights["w"])])
+
+
+@pytest.fixture(scope="session")
 def open_session() -> Callable[..., onnxruntime.InferenceSession]:
     """Opens a model; what ONNX Runtime makes of it may go to a file."""
     return _open

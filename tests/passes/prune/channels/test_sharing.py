@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from onnx import helper
 
 from onnxpress.passes.prune.amounts import Amounts, Limits
 from onnxpress.passes.prune.channels.plan import Candidate
@@ -11,18 +10,6 @@ from onnxpress.passes.prune.channels.sharing import shares
 from onnxpress.rewriter.couplings import find_couplings
 
 LIMITS = Limits(most=0.9)
-
-
-@pytest.fixture
-def model(build):
-    """Two groups of 8 and 4 neurons between three layers; the first has most of the weights."""
-    nodes = [
-        helper.make_node("MatMul", ["x", "a"], ["p"], name="first"),
-        helper.make_node("MatMul", ["p", "b"], ["q"], name="second"),
-        helper.make_node("MatMul", ["q", "c"], ["y"], name="last"),
-    ]
-    shapes = {"a": (10, 8), "b": (8, 4), "c": (4, 2)}
-    return build(nodes, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, x=("n", 10))
 
 
 @pytest.fixture
