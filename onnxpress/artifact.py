@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
+import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +20,13 @@ from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.skeleton import lift
 from onnxpress.rewriter.weights import Stored
 
+if sys.platform != "win32":
+    import fcntl
+
 CHUNK = 1 << 20
+
+_ALIVE = ".alive"
+"""A file that is locked while the run lives that made its folder: the system lifts the lock of a killed one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +145,54 @@ def _within(path: Path, folder: Path) -> bool:
 
 @contextmanager
 def scratch(out: Path) -> Iterator[Path]:
-    """A folder beside `out` for what is not finished yet, gone when the block ends, however it ends."""
+    """A folder beside `out` for what is not finished yet, gone when the block ends, however it ends.
+
+    What runs left beside the same `out` that were killed without notice is removed first.
+    """
+    _sweep(out)
     try:
         folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
     except OSError as error:
         raise ModelError(f"cannot write beside {out}: {error.strerror}") from error
-    with folder as name:
+    with folder as name, _held(Path(name)):
         yield Path(name)
+
+
+def _sweep(out: Path) -> None:
+    """Remove the folders beside `out` whose run is no more; of those without a lock nobody knows."""
+    ours = re.compile(rf"\.{re.escape(out.name)}\.\w{{8}}\.part")
+    with suppress(OSError):  # what cannot be looked at stays
+        for place in out.parent.iterdir():
+            if ours.fullmatch(place.name) and place.is_dir() and not place.is_symlink() and _abandoned(place):
+                shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Show that the run that works in a folder lives, where the file system has locks."""
+    if sys.platform == "win32":
+        yield
+        return
+    unlocked = folder / f"{_ALIVE}.new"
+    with unlocked.open("wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unlocked.rename(folder / _ALIVE)  # seen only once it is locked
+        except OSError:
+            unlocked.unlink(missing_ok=True)
+        yield
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether a lock is there that nobody holds."""
+    if sys.platform == "win32":
+        return False
+    try:
+        with (folder / _ALIVE).open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def deliver(made: Path, out: Path, *, keep: Collection[Path] = ()) -> Artifact:

@@ -23,6 +23,11 @@ from onnxpress.search.budget import CONFIDENCE, GOALS, SECONDS, Budget, Goal
 from onnxpress.transport import check_transport, pack, packed_path
 from onnxpress.verification import provider_names, samples_for
 
+_UNTAUGHT = (
+    "no samples were given for the passes, and those to judge by (--test) are not shown to them: what takes ranges "
+    "from samples takes them from made-up inputs, all else does without; give samples (--data)"
+)
+
 
 def compress(
     model: str | Path | Model,
@@ -115,6 +120,8 @@ def compress(
         with Runner(source, threads=threads) as runner:
             feed = samples_for(runner, data, limit=samples, seed=seed)
             judging = None if test is None else samples_for(runner, test, seed=seed)
+        if judging is not None and feed.made_up:
+            feed.warnings = () if order.recipe.needs_data else (_UNTAUGHT,)  # what needs them is told of anyway
         task = _Task(loaded, source, beside / out.name, replace(told, feed=feed), judging, bench_seconds)
         result = _followed(task, order) if order.budget is None else _searched(task, order.budget, order.limits, folder)
         told_of = cautions(result, calibrated=data is not None, separate=judging is not None)
@@ -163,11 +170,13 @@ def _followed(task: _Task, order: _Order) -> CompressionResult:
 
 def _searched(task: _Task, budget: Budget, limits: Limits, folder: str | Path | None) -> CompressionResult:
     """By a search."""
+    from onnxpress.search.ledger import unspoilt
     from onnxpress.search.run import Contest  # brings all families of passes
 
     place = task.made.parent / "search" if folder is None else Path(folder)
     contest = Contest(task.model, task.source, task.made, budget, task.bench, task.judging, task.seconds, limits)
-    return contest.result(place)
+    with unspoilt(place):
+        return contest.result(place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +217,8 @@ def _order(
     merged = _merged(plan.limits, limits)
     if merged.max_drop is not None and measure is None:
         raise ConfigError(f"max_drop {merged.max_drop} needs a metric to fall: give top1 or module:function")
+    if merged.confidence is not None and merged.max_drop is None:
+        raise ConfigError(f"confidence {merged.confidence:g} is that a metric keeps to a limit: give max_drop, too")
     return _Order(plan, budget, measure, merged)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -76,6 +78,8 @@ def _dask(address: str) -> Iterator[None]:
         raise ConfigError('engine dask needs distributed: pip install "onnxpress[dask]"') from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told in one line
     try:
+        with ThreadPoolExecutor(1) as aside:  # there may be a loop in this thread, as in a notebook
+            aside.submit(asyncio.run, _greet(address)).result()
         client = Client(address, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise EngineError(
@@ -84,6 +88,16 @@ def _dask(address: str) -> Iterator[None]:
     with client:
         _check_workers(client, address)
         yield
+
+
+async def _greet(address: str) -> None:
+    """Fail where nobody answers, before there is half a client.
+
+    One closes itself when it is collected, at any time: if another is about to start then, that waits for ever.
+    """
+    from distributed.comm import connect
+
+    (await connect(address, timeout=PATIENCE)).abort()
 
 
 def _check_workers(client: Client, address: str) -> None:

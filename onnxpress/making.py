@@ -25,7 +25,7 @@ from onnxpress.rewriter.errors import FeedError, ModelError
 from onnxpress.rewriter.model import Model
 from onnxpress.search.bootstrap import Drop, worst_drop
 from onnxpress.search.scores import Scored
-from onnxpress.stages import Stages
+from onnxpress.stages import Pace, Stages
 from onnxpress.verification import verify
 
 PARITY_BATCHES = 64
@@ -49,7 +49,13 @@ class Making:
     judging: Feed
     seconds: float
     notes: list[str] = field(default_factory=list)
-    stages: Stages = field(default_factory=Stages)
+    stages: Stages = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is made yet; the latency after each pass is measured where that is the goal."""
+        bench = self.bench
+        pace = Pace(source=self.source, feed=self.judging, providers=bench.providers, threads=bench.threads)
+        self.stages = Stages(pace if self.recipe.goal == "latency" else None)
 
     def try_input(self) -> None:
         """Run the input once on each provider: what fails here is no fault of the passes.

@@ -9,6 +9,7 @@ from pathlib import Path
 from onnxpress.benchmark import bench
 from onnxpress.calibration.feeds import Feed
 from onnxpress.passes.report import Report
+from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.size import saved_size
 
@@ -22,7 +23,7 @@ class Stage:
         nbytes: the model takes as saved by then, external data included.
         seconds: the pass took.
         speedup: latency of the input over that of the model by then, on the provider where it gains least; None where
-            it was not measured.
+            it was not measured, or could not be run by then.
     """
 
     name: str
@@ -49,15 +50,20 @@ class Pace:
     threads: int | None = None
     seconds: float = 1.0
 
-    def measure(self, model: Model) -> float:
-        """How many times as fast as the input the model is, on the provider where it gains least.
-
-        Raises:
-            ModelError: it cannot be written or run.
-        """
-        with tempfile.TemporaryDirectory() as folder:
+    def measure(self, model: Model) -> float | None:
+        """As `of`, of a model that is no file yet."""
+        with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
             path = Path(folder) / "model.onnx"
             model.save(path)
+            return self.of(path)
+
+    def of(self, path: Path) -> float | None:
+        """How many times as fast as the input a model is, on the provider where it gains least.
+
+        Returns:
+            None where it cannot be run: what follows may mend that.
+        """
+        try:
             timed = bench(
                 self.source,
                 path,
@@ -66,6 +72,8 @@ class Pace:
                 threads=self.threads,
                 seconds=self.seconds,
             )
+        except ModelError:
+            return None
         return min(each.speedup for each in timed)
 
 
@@ -82,10 +90,6 @@ class Stages:
     found: list[Stage] = field(default_factory=list)
 
     def add(self, model: Model, report: Report) -> None:
-        """Measure the model after one pass; no weight is read for its size.
-
-        Raises:
-            ModelError: it cannot be run.
-        """
+        """Measure the model after one pass; no weight is read for its size."""
         speedup = None if self.pace is None else self.pace.measure(model)
         self.found.append(Stage(report.name, saved_size(model), report.seconds, speedup))

@@ -12,11 +12,13 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from onnxpress.calibration.progress import Progress
+from onnxpress.passes.cluster import Cluster
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.passes.threads import threads_for
@@ -41,7 +43,19 @@ def workers() -> int:
         return 1
     from joblib.parallel import effective_n_jobs
 
-    return max(1, int(effective_n_jobs(None)))
+    try:
+        return max(1, int(effective_n_jobs(None)))
+    except TimeoutError as error:
+        raise EngineError("the cluster has no workers any more; see what they printed, or start others") from error
+
+
+def programs() -> int:
+    """How many workers take part that are programs of their own, not threads of this one; one where there are none."""
+    if workers() == 1:
+        return 1
+    from joblib.parallel import get_active_backend
+
+    return 1 if getattr(get_active_backend()[0], "uses_threads", False) else workers()
 
 
 def each(
@@ -178,14 +192,11 @@ def _in_turn(function: Callable[..., Result], items: Iterable[Item], shared: Seq
 
 
 def _spread(function: Callable[..., Result], items: Iterable[Item], shared: Sequence[object]) -> Iterator[Result]:
-    from joblib import Parallel, delayed
-
-    drawn, call = _Drawn(items), delayed(_on_worker)
-    parallel = Parallel(return_as="generator", pre_dispatch=f"{AHEAD} * n_jobs", batch_size=1)
+    drawn = _Drawn(items)
     # The limit around all is for workers that are threads of this very program: each sets and lifts its own.
     with threads_for(0):
         try:
-            yield from parallel(call(function, item, *shared) for item in drawn)
+            yield from _given_out(function, drawn, shared)
         except Exception as error:
             explained = _explained(error)
             if explained is None:
@@ -193,6 +204,19 @@ def _spread(function: Callable[..., Result], items: Iterable[Item], shared: Sequ
             raise explained from error
     if drawn.failure:
         raise drawn.failure[0]
+
+
+def _given_out(function: Callable[..., Result], items: Iterable[Item], shared: Sequence[object]) -> Iterator[Result]:
+    from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
+
+    client = getattr(get_active_backend()[0], "client", None)
+    if client is not None:
+        cluster: Cluster[Item, Result] = Cluster(client, partial(_on_worker, function), shared, AHEAD * workers())
+        yield from cluster.results(items)
+        return
+    parallel = Parallel(return_as="generator", pre_dispatch=f"{AHEAD} * n_jobs", batch_size=1)
+    yield from parallel(delayed(_on_worker)(function, item, *shared) for item in items)
 
 
 def _explained(error: Exception) -> EngineError | None:

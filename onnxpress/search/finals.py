@@ -20,6 +20,7 @@ from onnxpress.search.plans import Plan
 from onnxpress.search.scores import Scored
 from onnxpress.search.trial import Trial
 from onnxpress.search.workshop import Made
+from onnxpress.stages import Pace, Stage
 from onnxpress.verification import verify
 
 FINALISTS = 3
@@ -49,13 +50,23 @@ class Finals:
     def judge(self, plan: Plan, made: Made, trials: Sequence[Trial]) -> CompressionResult:
         """Measure a candidate; its `unmet` says what of the budget does not hold."""
         result = self._measured(plan, made.path, made.reports)
-        result = replace(result, stages=made.stages, trials=tuple(trials))
+        result = replace(result, stages=self._paced(made), trials=tuple(trials))
         return replace(result, unmet=tuple(self._unmet(result)))
 
     def original(self, unmet: str, trials: Sequence[Trial]) -> CompressionResult:
         """The account of an input that nothing could be gained on."""
         result = self._measured(Plan("unchanged", ()), self.scales.source, ())
         return replace(result, version="original", trials=tuple(trials), unmet=(unmet,))
+
+    def _paced(self, made: Made) -> tuple[Stage, ...]:
+        """What each pass gained, with the latency by then where that is the goal."""
+        if self.scales.budget.goal != "latency":
+            return made.stages
+        pace = Pace(
+            source=self.scales.source, feed=self.judging, providers=self.bench.providers, threads=self.bench.threads
+        )
+        speeds = {position: pace.of(path) for position, path in made.models.items()}
+        return tuple(replace(stage, speedup=speeds.get(k)) for k, stage in enumerate(made.stages))
 
     def _measured(self, plan: Plan, path: Path, reports: Sequence[Report]) -> CompressionResult:
         source, metric = self.scales.source, None if self.bench.metric is None else Scored(self.bench.metric)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from onnxpress.artifact import Artifact
 from onnxpress.calibration.batches import Array
 from onnxpress.calibration.feeds import Feed
+from onnxpress.calibration.metrics import Metric, UserMetric
 from onnxpress.report import write_text
-from onnxpress.rewriter.errors import ConfigError
+from onnxpress.rewriter.errors import ConfigError, OnnxpressError
 from onnxpress.search.trial import Trial
 
-_WHAT = "search.json"
+_WHAT, _TRIALS = "search.json", "trials"
 
 
 class _Page(BaseModel):
@@ -55,6 +60,10 @@ class Ledger:
         """A trial that was measured before this run or in it."""
         return self._known.get(key)
 
+    def twin(self, digest: str) -> Trial | None:
+        """The first trial noted in this run whose files were the same."""
+        return next((each for each in self.trials if each.digest == digest), None) if digest else None
+
     def note(self, trial: Trial) -> None:
         """Keep a trial."""
         if trial.key not in self._known:
@@ -65,7 +74,7 @@ class Ledger:
 
     @property
     def _place(self) -> Path:
-        return self.folder / "trials"
+        return self.folder / _TRIALS
 
     def _check(self, what: dict[str, object]) -> None:
         stated = self.folder / _WHAT
@@ -98,7 +107,52 @@ class Ledger:
             raise ConfigError(f"{path} is no trial of a search; remove it, and it is made again") from error
 
 
-def fingerprint(feed: Feed, *, most: int = 4) -> str:
+@contextmanager
+def unspoilt(folder: Path) -> Iterator[None]:
+    """Leave a folder as it was, missing or empty, where the work inside fails before anything was measured."""
+    first = folder
+    while not first.parent.exists():
+        first = first.parent
+    new, empty = not folder.exists(), _is_empty(folder)
+    try:
+        yield
+    except OnnxpressError:
+        if (new or empty) and not any((folder / _TRIALS).glob("*.json")):
+            for each in [first] if new else list(folder.iterdir()):
+                shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
+        raise
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False
+
+
+def code_of(metric: Metric | None) -> str | None:
+    """What tells the code of a user's metric from what it was: a hash of its module, or of its class.
+
+    A metric by name is a module that is written for it; an object comes from a program that may change around it.
+    """
+    try:
+        if isinstance(metric, UserMetric):
+            found = inspect.getsourcefile(inspect.unwrap(metric.function))
+            source = b"" if found is None else Path(found).read_bytes()
+        else:
+            source = b"" if metric is None else inspect.getsource(type(metric)).encode()
+    except (TypeError, OSError):  # written in C, or typed into a prompt
+        return None
+    return hashlib.sha256(source).hexdigest()[:16] if source else None
+
+
+def digest_of(model: Path) -> str:
+    """A hash of the files of a model, whatever their names."""
+    hashes = sorted(Artifact.of(model).hashes().values())
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
+
+
+def fingerprint(feed: Feed, *, most: int = 64) -> str:
     """What tells these samples from others: a hash of the first few batches and of how many there are."""
     digest = hashlib.sha256(str(feed.count).encode())
     for position, (batch, labels) in enumerate(feed.samples()):

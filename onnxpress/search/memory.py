@@ -43,7 +43,6 @@ print(json.dumps(peak() - before))
 RUNS = 3
 """Of which the least counts."""
 
-
 LEAST = 1 << 20
 """Bytes below which two measurements of one model differ by as much as they show."""
 
@@ -80,6 +79,7 @@ def _plain(array: Array) -> Array:
 def _once(model: Path, arguments: str) -> int:
     found = subprocess.run([sys.executable, "-c", _SCRIPT, arguments], capture_output=True, text=True, check=False)
     if found.returncode:
-        said = found.stderr.strip().splitlines() or ["it said nothing"]
+        silent = f"a signal ended it ({-found.returncode})" if found.returncode < 0 else "it said nothing"
+        said = found.stderr.strip().splitlines() or [silent]
         raise ModelError(f"the memory of {model.name} cannot be measured: {said[-1]}")
     return int(json.loads(found.stdout))

@@ -13,8 +13,7 @@ from onnxpress.calibration.feeds import Feed
 from onnxpress.rewriter.specs import InputSpec
 
 _BATCHES = 8
-"""With fewer, the rows of each batch are parted instead, where a model takes any number of rows."""
-
+"""With fewer for each part, the rows of each batch are parted instead, where a model takes any number of rows."""
 
 _SHARED = (
     "the samples to judge by (--test) begin with those for the passes (--data): --test is left aside, and --data is "

@@ -79,6 +79,15 @@ class Route:
 
 NORMALISED = Plan("normalised", ())
 
+_QUICK = ("svd", "channel", "spatial", "tucker")
+"""Schemes that are fitted in closed form, or nearly so: the others take minutes a candidate."""
+
+_LESS = 0.85
+"""Of the smallest file so far: what a way that gains something new should come to."""
+
+_FITTING = 60.0
+"""Seconds after which `factorize` tries no other ranks within one candidate."""
+
 
 def packed(plan: Plan) -> Plan:
     """A plan whose result is stored as small as can be."""
@@ -127,26 +136,72 @@ def numbers(bench: Workbench, goal: Goal) -> list[Route]:
     return routes
 
 
-def structures(behind: Plan, *, learns: bool) -> list[Route]:
-    """Routes to fewer or thinner layers, with narrower numbers put behind.
+def structures(behind: Plan, goal: Goal, *, learns: bool, nbytes: int) -> list[Route]:
+    """Routes to fewer or thinner layers, with what makes numbers narrower put behind.
 
     Args:
         behind: what follows.
+        goal: what is to be gained.
         learns: there are samples to learn from.
+        nbytes: of the smallest file so far.
     """
 
     def pruned(strength: float) -> Plan:
         ratio = round(0.05 + 0.55 * strength, 3)
         return behind.behind(Plan(f"{ratio:.0%} of channels gone", (PruneChannels(pruning_ratio=ratio),)))
 
-    def factorized(strength: float) -> Plan:
-        sqnr = round(35 - 27 * strength)
-        return behind.behind(Plan(f"thinner layers from {sqnr} dB", (Factorize(min_sqnr=sqnr),)))
-
     routes = [Route("channels", pruned, 0.3)]
-    if learns:
-        routes.append(Route("factors", factorized, 0.5, 3))
-    return routes
+    return [*routes, factors(_at_most(behind, _LESS * nbytes), goal)] if learns else routes
+
+
+def factors(behind: Plan, goal: Goal, *, before: Plan = NORMALISED, first: float = 0.5) -> Route:
+    """Thinner layers, where they gain something together with what follows.
+
+    Args:
+        behind: what follows.
+        goal: what is to be gained.
+        before: what comes first.
+        first: the strength to begin with.
+    """
+    codes = any(isinstance(each, QuantizeStatic) for each in behind.passes)
+
+    def plan(strength: float) -> Plan:
+        sqnr = round(35 - 27 * strength)
+        how = Factorize(
+            min_sqnr=sqnr,
+            goal="size" if goal == "size" else "latency",
+            schemes=_QUICK,
+            arithmetic="int8" if codes else "float",
+            time_limit=_FITTING,
+        )
+        return behind.behind(Plan(f"thinner layers from {sqnr} dB", (how,)).behind(before))
+
+    return Route("factors", plan, first, 3)
+
+
+def together(best: Plan, behind: Plan, goal: Goal, *, nbytes: int) -> list[Route]:
+    """Routes that the best plan may still go: where it takes channels away, thinner layers, too.
+
+    Args:
+        best: of all.
+        behind: what it ends with.
+        goal: what is to be gained.
+        nbytes: of its file.
+    """
+    count = len(best.passes) - len(behind.passes)
+    if not any(isinstance(each, PruneChannels) for each in best.passes[:count]):
+        return []
+    before = Plan(best.name.removesuffix(f", {behind.name}"), best.passes[:count])
+    return [factors(_at_most(behind, _LESS * nbytes), goal, before=before, first=0.2)]
+
+
+def _at_most(plan: Plan, nbytes: float) -> Plan:
+    """The plan, with as many bytes to aim at where it aims at a part of those of the layers, which factors change."""
+    if not any(isinstance(each, ShareBudget) for each in plan.passes):
+        return plan
+    share = ShareBudget(bytes=max(1, int(nbytes)))
+    passes = tuple(share if isinstance(each, ShareBudget) else each for each in plan.passes)
+    return Plan(f"zeros and bits for {share.bytes:,} bytes", passes)
 
 
 def _single(name: str, how: Pass) -> Route:

@@ -15,10 +15,11 @@ from onnxpress.outcome import CompressionResult, unmet
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.normalise import Normalise
 from onnxpress.recipe import Limits, plain
+from onnxpress.rewriter.errors import ConfigError
 from onnxpress.rewriter.model import Model
 from onnxpress.search.budget import Budget
 from onnxpress.search.finals import FINALISTS, LEAST_GAIN, Finals
-from onnxpress.search.ledger import Ledger, fingerprint
+from onnxpress.search.ledger import Ledger, code_of, fingerprint
 from onnxpress.search.measure import Scales
 from onnxpress.search.parts import Parts, part
 from onnxpress.search.plans import Plan
@@ -70,12 +71,28 @@ class Contest:
         scales = Scales(self.source, self.budget, parts.choose, self.bench)
         search = Search(workshop, scales, ledger, replace(self.bench, feed=parts.learn))
         scales.try_input()
+        self._check_confidence(scales)
         found = search.run()
         finals = Finals(scales=scales, judging=parts.judge, bench=self.bench, seconds=self.seconds)
         result, notes = self._judged(found, finals, workshop, ledger)
         made = Artifact.of(self.made)  # stored under its own name, so with other hashes than in the folder
+        notes += search.ahead.notes
         warnings = (*self._warnings(parts), *result.verification.warnings, *parts.warnings, *_doubts(result), *notes)
         return replace(result, warnings=warnings, bytes_after=made.nbytes, hashes_after=made.hashes())
+
+    def _check_confidence(self, scales: Scales) -> None:
+        """Refuse a confidence that no candidate can have, before any is made.
+
+        Raises:
+            ConfigError: one is stated, and the metric cannot be taken of samples drawn again.
+        """
+        scores = scales.scores
+        wanted = self.limits.confidence is not None and self.budget.max_drop is not None
+        if wanted and scores is not None and scores.rows is None and scores.pieces is None:
+            raise ConfigError(
+                f"confidence {self.limits.confidence:g}: how sure a drop is cannot be said, for this metric cannot be "
+                "taken of samples drawn again; leave confidence out, and what was measured judges alone"
+            )
 
     def _judged(
         self, found: Sequence[tuple[Plan, Trial]], finals: Finals, workshop: Workshop, ledger: Ledger
@@ -116,6 +133,7 @@ class Contest:
             "samples": fingerprint(parts.learn),
             "test samples": fingerprint(parts.choose),
             "metric": None if self.bench.metric is None else self.bench.metric.name,
+            "code of the metric": code_of(self.bench.metric),
             "providers": list(self.bench.providers),
             "threads": self.bench.threads,
             "seed": self.bench.seed,

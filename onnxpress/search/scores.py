@@ -23,7 +23,7 @@ SECONDS = 20.0
 """After which no more samples are scored one by one."""
 
 _ALIKE = 1e-9
-"""How far the mean of the samples' own scores may be from the metric, relative to it."""
+"""How far the mean of the samples' own scores may be from the metric, relative to it or to the largest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,12 @@ def score(metric: Metric, runner: Runner, feed: Feed) -> Scores:
         return Scores(value, None, None, seconds)
     if pieces is None:
         rows = _batch_by_batch(metric, runner, feed)
-        fits = rows is not None and _same(float(rows.mean()), value)
+        fits = rows is not None and _same(float(rows.mean()), value, rows)
         return Scores(value, rows if fits else None, None, seconds)
     if not _same(replay(metric, pieces), value):
         return Scores(value, None, None, seconds)
     rows = _each(metric, pieces)
-    if rows is not None and _same(float(rows.mean()), value) and _adds_up(metric, pieces, rows):
+    if rows is not None and _same(float(rows.mean()), value, rows) and _adds_up(metric, pieces, rows):
         return Scores(value, rows, None, seconds)
     return Scores(value, None, pieces, seconds)
 
@@ -130,11 +130,17 @@ def replay(metric: Metric, pieces: Sequence[Piece]) -> float:
 
 
 def _batch_by_batch(metric: Metric, runner: Runner, feed: Feed) -> NDArray[np.float64] | None:
-    """The metric of each sample alone, where all outputs together are too many to keep; the model runs once more."""
+    """The metric of each sample alone, where all outputs together are too many to keep; the model runs once more.
+
+    None where the metric is none of each sample alone.
+    """
     found: list[NDArray[np.float64]] = []
     for sample in feed.samples():
         recorder = _Recorder(runner)
-        metric(cast(Runner, recorder), _recorded(Feed([sample], count=1, labels=sample.labels), recorder))
+        try:
+            metric(cast(Runner, recorder), _recorded(Feed([sample], count=1, labels=sample.labels), recorder))
+        except Exception:  # as in `replay`: it was made for all batches together
+            return None
         pieces = recorder.pieces()
         rows = None if pieces is None else _each(metric, pieces)
         if pieces is None or rows is None or not _adds_up(metric, pieces, rows):
@@ -254,7 +260,7 @@ def _adds_up(metric: Metric, pieces: Sequence[Piece], rows: NDArray[np.float64])
         picks = np.array([0, *range(0, counts[2 * index], 2)])
         chosen.append(piece if piece.rows is None else piece.part(picks))
         expected.extend(rows[starts[2 * index] + (picks if piece.rows is not None else np.zeros(1, np.int64))])
-    return _same(replay(metric, chosen), float(np.mean(expected)))
+    return _same(replay(metric, chosen), float(np.mean(expected)), rows)
 
 
 def _rows(sample: Sample, outputs: Mapping[str, Array]) -> int | None:
@@ -264,8 +270,10 @@ def _rows(sample: Sample, outputs: Mapping[str, Array]) -> int | None:
     return lengths.pop() if len(lengths) == 1 and 0 not in lengths else None
 
 
-def _same(first: float, second: float) -> bool:
-    return math.isfinite(first) and abs(first - second) <= _ALIKE * max(1.0, abs(second))
+def _same(first: float, second: float, rows: NDArray[np.float64] | None = None) -> bool:
+    """Whether two numbers differ by rounding alone, in sums of scores where there are some."""
+    size = abs(second) if rows is None else max(abs(second), float(np.abs(rows).max()))
+    return math.isfinite(first) and abs(first - second) <= _ALIKE * size
 
 
 def _nbytes(arrays: Any) -> int:

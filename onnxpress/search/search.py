@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxpress.passes.base import Workbench
 from onnxpress.rewriter.errors import OnnxpressError
-from onnxpress.search.ledger import Ledger
+from onnxpress.search.ahead import Ahead
+from onnxpress.search.budget import Goal
+from onnxpress.search.climbing import Climb
+from onnxpress.search.finals import FINALISTS
+from onnxpress.search.ledger import Ledger, digest_of
 from onnxpress.search.measure import Scales
-from onnxpress.search.plans import NORMALISED, Plan, Route, numbers, sizes, structures
+from onnxpress.search.plans import NORMALISED, Plan, Route, numbers, sizes, structures, together
 from onnxpress.search.trial import Trial
 from onnxpress.search.workshop import Workshop
 
-Climb = Generator[Plan, Trial, None]
-
 RESERVED = 0.15
 """Part of the time that the judgement of the best is left."""
+
+_NEAR = 0.7
+"""Of the best gain: what still is a finalist to be glad of."""
+
+_MARGIN = 1.0
+"""Decibels above the limit with which other samples will hardly find an output too bad."""
 
 
 @dataclass(slots=True)
@@ -29,26 +37,33 @@ class Search:
         scales: measure them.
         ledger: keeps what was measured.
         bench: of the passes.
+        ahead: makes candidates, several at once where there are workers.
     """
 
     workshop: Workshop
     scales: Scales
     ledger: Ledger
     bench: Workbench
+    ahead: Ahead = field(init=False)
     _plans: dict[str, Plan] = field(default_factory=dict)
+    _climbs: list[Climb] = field(default_factory=list)
     _began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        """Nothing is made yet."""
+        self.ahead = Ahead(self.workshop, self.bench)
 
     def run(self) -> list[tuple[Plan, Trial]]:
         """All that was accepted, the best first; as good as could be found in the time."""
         learns = self.bench.for_learning().feed is not None
         self._try(NORMALISED)
-        if self.scales.budget.goal == "size":
-            self._explore(sizes(learns=learns))
-        else:
-            self._explore(numbers(self.bench, self.scales.budget.goal) if learns else [])
-            best = self._accepted()
-            narrow = best[0][0] if best else NORMALISED
-            self._explore(structures(narrow, learns=learns))
+        goal = self.scales.budget.goal
+        self._explore(sizes(learns=learns) if goal == "size" else numbers(self.bench, goal) if learns else [])
+        behind = self._behind(goal)
+        self._explore(structures(behind, goal, learns=learns, nbytes=self._nbytes))
+        best = self._accepted()
+        self._explore(together(best[0][0], behind, goal, nbytes=self._nbytes) if best and learns else [])
+        self._secure()
         return self._accepted()
 
     @property
@@ -65,40 +80,104 @@ class Search:
 
     def _explore(self, routes: Iterable[Route]) -> None:
         """Climb all routes, one step of each in turn."""
-        climbs = [climb(route) for route in routes]
-        waiting = [(each, next(each)) for each in climbs]
+        climbs = [Climb(route) for route in routes]
+        self._climbs.extend(climbs)
+        waiting = [(each, plan) for each in climbs if (plan := each.next)]
         while waiting and not self.done:
+            self._make_ahead([plan for _, plan in waiting])
             route, plan = waiting.pop(0)
-            trial = self._try(plan)
+            trial = self._try(plan, spare=self._reserved())
             if trial is None:
+                self.workshop.drop(plan)
                 continue  # one of another route may take less time
-            try:
-                waiting.append((route, route.send(trial)))
-            except StopIteration:
-                continue
+            route.take(trial)
+            if following := route.next:
+                waiting.append((route, following))
+        for _, plan in waiting:
+            if self.ledger.recall(plan.key) is None:
+                self.workshop.drop(plan)
 
-    def _try(self, plan: Plan) -> Trial | None:
-        """Make and measure one candidate; None where there is no time left for it."""
+    def _behind(self, goal: Goal) -> Plan:
+        """What fewer or thinner layers are followed by: the best so far, or what leaves them some room."""
+        best = self._accepted()
+        if not best:
+            return NORMALISED
+        plan = best[0][0]
+        if goal != "size":
+            return plan
+        gentler = [each for route in self._climbs if plan.key in route.tried for each in route.gentler(plan.key)]
+        return gentler[-1] if gentler else plan
+
+    @property
+    def _nbytes(self) -> int:
+        """Of the file of the best so far."""
+        best = self._accepted()
+        return best[0][1].nbytes if best else self.scales.nbytes
+
+    def _secure(self) -> None:
+        """Put somewhat gentler plans by where the best is only just good enough for other samples to judge it."""
+        accepted = self._accepted()
+        if not accepted or self._sure(accepted[0][1]):
+            return
+        best = accepted[0][1]
+        near = sum(each.gain >= _NEAR * best.gain for _, each in accepted)
+        for route in (each for each in self._climbs if best.key in each.tried):
+            for plan in route.gentler(best.key)[: max(0, FINALISTS - near)]:
+                self._try(plan, whatever=True)
+
+    def _sure(self, trial: Trial) -> bool:
+        """Whether a candidate is so good that other samples will hardly find it too bad."""
+        budget = self.scales.budget
+        steady = trial.probability is None or trial.probability >= (1 + budget.confidence) / 2
+        return steady and (budget.sqnr is None or trial.sqnr is None or trial.sqnr >= budget.sqnr + _MARGIN)
+
+    def _reserved(self) -> float:
+        """Seconds that are left for a plan in reserve."""
+        best = self._accepted()[:1]
+        return 0.0 if not best or self._sure(best[0][1]) else best[0][1].seconds
+
+    def _make_ahead(self, plans: Sequence[Plan]) -> None:
+        """Let several workers make what waits, where there is time for it; each is measured when its turn comes."""
+        wanted = [each for each in plans if self.ledger.recall(each.key) is None and self.left >= self._expected(each)]
+        self.ahead.make(wanted, label=f"candidates at once ({max(0.0, self.left):.0f} s left)")
+
+    def _try(self, plan: Plan, *, spare: float = 0.0, whatever: bool = False) -> Trial | None:
+        """Make and measure one candidate.
+
+        Args:
+            plan: that makes it.
+            spare: seconds that must be left behind it.
+            whatever: measure it to the end even where it gains less than the best.
+
+        Returns:
+            None where there is no time left for it.
+        """
         self._plans[plan.key] = plan
         trial = self.ledger.recall(plan.key)
         if trial is None:
-            if self.left < self._expected(plan):
+            if self.left - spare < self._expected(plan):
                 return None
             best = max((each.gain for _, each in self._accepted()), default=0.0)
             for _ in self.bench.progress.track([plan], label=self._label(plan, best), total=1):
-                trial = self._measured(plan, best)
+                trial = self._measured(plan, 0.0 if whatever else best)
         assert trial is not None
         self.ledger.note(trial)
         self._tidy()
         return trial
 
     def _measured(self, plan: Plan, best: float) -> Trial:
-        began = time.perf_counter()
+        began, digest = time.perf_counter(), ""
         try:
-            trial = self.scales.weigh(plan, self.workshop.make(plan).path, best=best)
+            path = self.ahead.made(plan).path
+            digest = digest_of(path)
+            twin = self.ledger.twin(digest)
+            if twin is not None and twin.settled(best):
+                trial = twin.repeated(plan)
+            else:
+                trial = self.scales.weigh(plan, path, best=best)
         except OnnxpressError as error:
             trial = Trial(name=plan.name, key=plan.key, passes=plan.options, outcome="failed", reason=str(error))
-        return replace(trial, seconds=time.perf_counter() - began)
+        return replace(trial, seconds=time.perf_counter() - began + self.ahead.took(plan), digest=digest)
 
     def _expected(self, plan: Plan) -> float:
         """Seconds that a candidate takes, by those before it that end in the same way."""
@@ -120,18 +199,3 @@ class Search:
     def _label(self, plan: Plan, best: float) -> str:
         so_far = f"best so far {self.scales.describe(best)}" if best else "nothing yet"
         return f"{plan.name} ({so_far}, {max(0.0, self.left):.0f} s left)"
-
-
-def climb(route: Route) -> Climb:
-    """Plans of a route: stronger ones while they are good, gentler ones where they lose too much."""
-    low, high, at, seen = 0.0, 1.0, route.first, set()
-    for _ in range(route.steps):
-        plan = route.plan(at)
-        if plan.key in seen:
-            return
-        seen.add(plan.key)
-        trial = yield plan
-        if trial.outcome == "failed":
-            return
-        low, high = (low, at) if trial.outcome == "lossy" else (at, high)
-        at = (low + high) / 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    from onnxpress.search.plans import Plan
 
 Outcome = Literal["accepted", "weak", "lossy", "failed"]
 
@@ -31,6 +34,7 @@ class Trial:
             the rest was not measured; `lossy` where it loses too much; `failed` where it could not be made.
         reason: why it was not accepted; empty where it was.
         seconds: wall time to make and to measure it.
+        digest: a hash of its files; empty where it could not be made.
     """
 
     name: str
@@ -48,8 +52,19 @@ class Trial:
     gain: float = 0.0
     reason: str = ""
     seconds: float = 0.0
+    digest: str = ""
 
     @property
     def accepted(self) -> bool:
         """Whether it keeps to the budget."""
         return self.outcome == "accepted"
+
+    def settled(self, best: float) -> bool:
+        """Whether it was measured as far as it would be beside this best; one that is weak was not to the end."""
+        return self.outcome != "weak" or self.gain <= best
+
+    def repeated(self, plan: Plan) -> Trial:
+        """The trial of another plan that makes the same file: nothing is measured again, and nothing gained."""
+        outcome: Outcome = "weak" if self.accepted else self.outcome
+        reason = f"the same file as {self.name}" + (f": {self.reason}" if self.reason else "")
+        return replace(self, name=plan.name, key=plan.key, passes=plan.options, outcome=outcome, reason=reason)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from onnxpress.passes.base import Pass, Workbench
@@ -21,6 +25,9 @@ from onnxpress.search.plans import Plan, key_of
 from onnxpress.stages import Stage, Stages
 
 _MODEL, _ACCOUNT = "model.onnx", "account.json"
+
+Files: TypeAlias = Mapping[str, NDArray[np.uint8]]
+"""Contents by name."""
 
 
 class _Account(BaseModel):
@@ -41,11 +48,13 @@ class Made:
         path: of the model.
         reports: what each pass did.
         stages: what the model came to after each.
+        models: those that are stored, by the number of the stage that they are behind.
     """
 
     path: Path
     reports: tuple[Report, ...]
     stages: tuple[Stage, ...]
+    models: Mapping[int, Path]
 
 
 class Workshop:
@@ -83,8 +92,16 @@ class Workshop:
         Raises:
             OnnxpressError: what a pass raises.
         """
-        passes = plan.passes
-        done = max(count for count in range(len(passes) + 1) if self.has(passes[:count]))
+        self.grow(plan.passes)
+        return self.made(plan.passes)
+
+    def grow(self, passes: tuple[Pass, ...]) -> list[tuple[Pass, ...]]:
+        """Make the model behind these passes, if it is not there; says behind which passes models are new.
+
+        Raises:
+            OnnxpressError: what a pass raises.
+        """
+        new, done = [], len(self.nearest(passes))
         while done < len(passes):
             following = self._rest(passes, done)
             stages = Stages()
@@ -94,7 +111,33 @@ class Workshop:
             account = _Account(before=key_of(passes[:done]), reports=list(found.reports), stages=stages.found)
             self._keep(passes[:following], found.model, account)
             done = following
-        return self.made(passes)
+            new.append(passes[:done])
+        return new
+
+    def nearest(self, passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
+        """As many of these passes as possible behind which there is a model."""
+        return next(passes[:count] for count in range(len(passes), -1, -1) if self.has(passes[:count]))
+
+    def measures(self, passes: tuple[Pass, ...]) -> bool:
+        """Whether one of these measures here, once, what other plans need as well."""
+        return any(isinstance(each, ShareBudget) for each in passes)
+
+    def nbytes(self, passes: tuple[Pass, ...]) -> int:
+        """Bytes of a model that is there."""
+        return sum(file.stat().st_size for file in self._place(passes).iterdir())
+
+    def files(self, passes: tuple[Pass, ...]) -> Files:
+        """A model that is there, with its account, to be put elsewhere."""
+        return {file.name: np.fromfile(file, np.uint8) for file in self._place(passes).iterdir()}
+
+    def put(self, passes: tuple[Pass, ...], files: Files) -> None:
+        """Store a model that was made elsewhere."""
+
+        def write(place: Path) -> None:
+            for name, content in files.items():
+                content.tofile(place / name)
+
+        self._store(passes, write)
 
     def has(self, passes: tuple[Pass, ...]) -> bool:
         """Whether the model behind these passes is there."""
@@ -106,10 +149,13 @@ class Workshop:
         key: str | None = place.name
         reports: list[Report] = []
         stages: list[Stage] = []
+        stored: list[tuple[int, Path]] = []  # counted from the last stage on
         while key is not None:
             account = _Account.model_validate_json((self._folder / key / _ACCOUNT).read_text(encoding="utf-8"))
+            stored.append((len(stages), self._folder / key / _MODEL))
             reports[:0], stages[:0], key = account.reports, account.stages, account.before
-        return Made(place / _MODEL, tuple(reports), tuple(stages))
+        models = {len(stages) - 1 - behind: path for behind, path in stored}
+        return Made(place / _MODEL, tuple(reports), tuple(stages), models)
 
     def drop(self, plan: Plan) -> None:
         """Remove the finished model of a plan, whole or not at all; what others begin with stays."""
@@ -135,13 +181,21 @@ class Workshop:
         return self._folder / key_of(passes)
 
     def _keep(self, passes: tuple[Pass, ...], model: Model, account: _Account) -> None:
-        """Store a model and its account, both or neither."""
+        """Store a model and its account."""
+
+        def write(place: Path) -> None:
+            model.save(place / _MODEL)
+            write_text(account.model_dump_json(), place / _ACCOUNT)
+
+        self._store(passes, write)
+
+    def _store(self, passes: tuple[Pass, ...], write: Callable[[Path], None]) -> None:
+        """Fill a place, whole or not at all."""
         place = self._place(passes)
         unfinished = self._emptied(place)
         try:
             unfinished.mkdir()
-            model.save(unfinished / _MODEL)
-            write_text(account.model_dump_json(), unfinished / _ACCOUNT)
+            write(unfinished)
             unfinished.replace(place)
         except OSError as error:
             raise _unusable(self._folder, error) from error

@@ -175,3 +175,14 @@ def refused(run, out):
         return complaint
 
     return refused
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Dask scheduler and two workers, each a program of its own."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
+    ) as started:
+        yield started.scheduler_address.removeprefix("tcp://")

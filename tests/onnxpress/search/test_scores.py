@@ -8,6 +8,7 @@ from onnxpress.calibration.batches import Sample
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Top1, UserMetric
 from onnxpress.calibration.session import Runner
+from onnxpress.search import bootstrap
 from onnxpress.search import scores as module
 from onnxpress.search.bootstrap import Drop, drop_of, worst_drop
 from onnxpress.search.scores import Scored, Scores, score
@@ -67,6 +68,14 @@ def test_another_metric_is_kept_in_pieces(runner, feed):
     drop = drop_of(metric_of(by_balance), found, found, limit=0.0, confidence=0.9)
     assert drop.probability == 1.0
     assert drop.low == drop.high == 0.0
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_how_large_a_metric_is_does_not_matter(runner, feed, scale):
+    found = score(metric_of(lambda runner, feed: scale * by_balance(runner, feed)), runner, feed)
+    assert (found.rows, found.samples) == (None, 13)
+    found = score(metric_of(lambda runner, feed: scale * Top1()(runner, feed)), runner, feed)
+    assert found.rows is not None
 
 
 def carried(runner, feed):
@@ -151,6 +160,14 @@ def test_a_larger_drop_that_is_sure_does_not_hide_a_smaller_one_that_is_not():
     assert not worst.held
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_not_a_number_is_the_worst(first):
+    metric, lost = Scored(Top1()), [rows_of(9, 10), Scores(float("nan"), None, None, 0.0)]
+    other = [rows_of(9, 10), rows_of(1, 10)]
+    metric.taken.extend([*lost, *other] if first else [*other, *lost])
+    assert np.isnan(worst_drop(metric, limit=0.1, confidence=0.5).value)
+
+
 def test_what_is_not_a_number_holds_nothing_and_is_said():
     drop = drop_of(Top1(), rows_of(9, 10), Scores(float("nan"), None, None, 0.0), limit=1.0, confidence=0.0)
     assert not drop.held
@@ -184,6 +201,23 @@ def test_a_metric_that_fails_on_drawn_samples_is_none_that_can_be_drawn_one_by_o
     found = score(Moody(), runner, feed)
     assert found.rows is None
     assert found.samples == 13
+
+
+def test_a_metric_that_fails_on_a_batch_alone_is_one_number_where_memory_is_scarce(runner, feed, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_BYTES", 500)
+    found = score(Moody(), runner, feed)
+    assert found.value == Moody()(runner, feed)
+    assert (found.rows, found.pieces) == (None, None)
+
+
+def test_many_samples_are_drawn_less_often(monkeypatch):
+    rng = np.random.default_rng(5)
+    before, after = (Scores(float(each.mean()), each, None, 0.0) for each in (rng.random(5000), rng.random(5000)))
+    often = drop_of(Top1(), before, after, limit=0.0, confidence=0.8)
+    monkeypatch.setattr(bootstrap, "_PICKED", 1)
+    seldom = drop_of(Top1(), before, after, limit=0.0, confidence=0.8)
+    assert (often.draws, seldom.draws) == (10_000, 1000)
+    assert seldom.high == pytest.approx(often.high, abs=0.002)  # the standard deviation of all draws is 0.006
 
 
 def test_a_drop_of_just_the_limit_is_within_it():

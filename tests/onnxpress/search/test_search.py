@@ -10,10 +10,12 @@ from onnxpress.outcome import LimitsNotMet
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.share.kmeans import ShareKMeans
-from onnxpress.rewriter.errors import ConfigError
+from onnxpress.rewriter.errors import ConfigError, FeedError
+from onnxpress.search import run as module
 from onnxpress.search import search
+from onnxpress.search.budget import GOALS
+from onnxpress.search.measure import Scales
 from onnxpress.search.plans import NORMALISED, Plan, Route, numbers, sizes, structures
-from onnxpress.search.search import climb
 from onnxpress.search.trial import Trial
 
 QUICK = 0.01
@@ -23,45 +25,12 @@ def plan_of(bits):
     return Plan(f"{bits} bits", (ShareKMeans(bits=bits, min_size=1), Encode(measure=False, least_saving=0)))
 
 
-def climbed(route, limit):
-    """Strengths that a route tries where everything above `limit` loses too much."""
-    found, steps = [], climb(route)
-    plan = next(steps)
-    while True:
-        strength = float(plan.name)
-        found.append(strength)
-        outcome = "lossy" if strength > limit else "accepted"
-        try:
-            plan = steps.send(Trial(name=plan.name, key=plan.key, passes=(), outcome=outcome))
-        except StopIteration:
-            return found
-
-
-def strengths(first=0.5, steps=5):
-    return Route("r", lambda at: Plan(str(at), (ShareKMeans(error=0.01 + at / 2),)), first, steps)
-
-
-@pytest.mark.parametrize("limit", [0.03, 0.3, 0.52, 0.99])
-def test_a_climb_closes_in_on_what_is_just_good_enough(limit):
-    found = climbed(strengths(steps=8), limit)
-    assert len(found) == 8
-    assert abs(found[-1] - limit) < 1 / 2**7
-    assert len(set(found)) == len(found)
-
-
-def test_a_climb_ends_where_nothing_new_comes_and_where_a_plan_fails():
-    assert climbed(Route("r", lambda at: Plan("0.5", (Encode(),)), 0.5, 5), 1.0) == [0.5]
-    steps = climb(strengths())
-    plan = next(steps)
-    with pytest.raises(StopIteration):
-        steps.send(Trial(name=plan.name, key=plan.key, passes=(), outcome="failed"))
-
-
 @pytest.mark.parametrize("learns", [True, False])
 def test_every_route_has_plans_at_every_strength(learns):
     workbench = Workbench()
     narrow = Plan("narrow", (Encode(),))
-    routes = [*sizes(learns=learns), *structures(narrow, learns=learns)]
+    routes = [*sizes(learns=learns)]
+    routes += [each for goal in GOALS for each in structures(narrow, goal, learns=learns, nbytes=1000)]
     routes += [each for goal in ("latency", "memory") for each in numbers(workbench, goal)]
     for route in routes:
         for strength in (0.0, route.first, 0.77, 1.0):
@@ -101,6 +70,51 @@ def test_the_best_within_the_budget_is_delivered(model, out, samples, routes):
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert session.run(None, {"x": np.zeros((1, 8), np.float32)})[0].shape == (1, 10)
     assert sorted(each.name for each in out.parent.iterdir()) == [out.name]
+
+
+def test_equal_files_are_measured_once(model, out, samples, tmp_path, monkeypatch):
+    def lossy_or_good(strength):
+        return Plan(f"{strength}", (ShareKMeans(bits=4 if strength else 1, min_size=1), Encode(least_saving=0)))
+
+    def again(strength):  # the option makes no difference
+        plan = lossy_or_good(strength)
+        return Plan(f"again {strength}", (plan.passes[0], Encode(least_saving=0, max_load_bytes=2**40)))
+
+    routes = [Route(str(at), lambda _, at=at: lossy_or_good(at), steps=1) for at in (0, 1)]
+    routes += [Route(f"again {at}", lambda _, at=at: again(at), steps=1) for at in (0, 1)]
+    monkeypatch.setattr(search, "sizes", lambda *, learns: routes)
+    judged, weigh = [], Scales.weigh
+    monkeypatch.setattr(
+        Scales, "weigh", lambda self, plan, *a, **k: judged.append(plan.name) or weigh(self, plan, *a, **k)
+    )
+    wanted = {"goal": "size", "min_sqnr": 8, "data": samples, "bench_seconds": QUICK, "folder": tmp_path / "search"}
+    first = compress(model, out, **wanted)
+    assert judged == ["normalised", "0", "1"]
+    found = {each.name: each for each in first.trials}
+    assert (found["0"].outcome, found["1"].outcome) == ("lossy", "accepted")
+    assert (found["again 0"].outcome, found["again 1"].outcome) == ("lossy", "weak")
+    assert found["again 0"].reason == f"the same file as 0: {found['0'].reason}"
+    assert found["again 1"].reason == "the same file as 1"
+    assert found["again 1"].sqnr == found["1"].sqnr
+    (tmp_path / "search" / "trials" / f"{again(1).key}.json").unlink()  # as if it was stopped before the last
+    assert compress(model, out, **wanted).trials[-1].reason == "the same file as 1"
+    assert judged == ["normalised", "0", "1"]
+
+
+def test_a_search_that_cannot_begin_leaves_no_folder(model, out, samples, tmp_path, routes):
+    bare = {"x": np.zeros((64, 8), np.float32)}
+    folder = tmp_path / "search"
+    with pytest.raises(FeedError, match="needs labels"):
+        compress(model, out, goal="size", max_drop=0.1, metric="top1", data=bare, folder=folder)
+    assert not folder.exists()
+
+
+def test_a_folder_is_of_one_metric(model, out, samples, tmp_path, routes, monkeypatch):
+    wanted = {"goal": "size", "max_drop": 0.3, "metric": "top1", "data": samples, "bench_seconds": QUICK}
+    compress(model, out, **wanted, folder=tmp_path / "search")
+    monkeypatch.setattr(module, "code_of", lambda metric: "other")
+    with pytest.raises(ConfigError, match=r"holds another search \(code of the metric differ\)"):
+        compress(model, out, **wanted, folder=tmp_path / "search")
 
 
 class Stop(Exception):
@@ -174,3 +188,23 @@ def test_time_that_is_up_gives_the_best_so_far(model, out, samples, routes):
 def test_refuses_what_contradicts_itself(model, out, samples, options, complaint):
     with pytest.raises(ConfigError, match=complaint):
         compress(model, out, data=samples, **options)
+
+
+def test_what_was_not_measured_to_the_end_is_measured_where_that_is_wanted():
+    weak = Trial(name="a", key="k", passes=(), outcome="weak", gain=2.0)
+    assert weak.settled(2.0)
+    assert not weak.settled(1.5)
+    assert Trial(name="a", key="k", passes=(), outcome="lossy", gain=2.0).settled(1.5)
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_where_the_best_is_only_just_good_enough_gentler_ones_are_measured_too(
+    model, out, samples, routes, monkeypatch, sure
+):
+    monkeypatch.setattr(search.Search, "_sure", lambda self, trial: sure)
+    monkeypatch.setattr(search, "_NEAR", 0.999)
+    result = compress(model, out, goal="size", min_sqnr=10, data=samples, bench_seconds=QUICK)
+    best = max((each for each in result.trials if each.accepted), key=lambda each: each.gain)
+    behind = result.trials[[each.key for each in result.trials].index(best.key) + 1 :]
+    reserve = [each for each in behind if each.accepted and each.gain < best.gain]
+    assert bool(reserve) != sure
