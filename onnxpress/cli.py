@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,9 @@ from typing import NoReturn
 # All else is imported inside functions: an interrupt while it loads must end as one later does, so `main` catches it.
 
 DONE, BUG, WRONG_INPUT, LIMIT_NOT_MET, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+_REFUSED = {errno.EACCES, errno.EDQUOT, errno.EMFILE, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM, errno.EROFS}
+"""What the system refuses whatever the program does: a name that is too long, a full disk; no bug of ours."""
 
 
 class _Terminated(BaseException):
@@ -82,6 +86,10 @@ def _status_of(error: Exception, debug: str) -> int:
     if isinstance(error, LimitNotMet):
         complain(str(error), kind="limit not met")
         return LIMIT_NOT_MET
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        place = f"{error.filename}: " if error.filename else ""
+        complain(f"{place}{error.strerror}")
+        return WRONG_INPUT
     text = str(error).partition("\n")[0]
     complain(
         f"{type(error).__name__}: {text}. This is a bug in onnxpress: please report it with what the same command "

@@ -22,7 +22,7 @@ from onnxpress.deployment import Deployment
 from onnxpress.junit import Case, write_junit
 from onnxpress.manifest import write_manifest
 from onnxpress.outcome import CompressionResult, LimitsNotMet, Verdict, verdicts
-from onnxpress.page import write_page
+from onnxpress.page import write_broken, write_page
 from onnxpress.report import account, document, to_json, write_text
 from onnxpress.rewriter.errors import ConfigError, InputError
 from onnxpress.rewriter.model import Model
@@ -91,9 +91,9 @@ def deploy(order: Deployment, *, progress: Progress | None = None) -> Compressio
         kept = "only the reports were written" if error.result.path is None else None
         raise LimitsNotMet(error.result, kept=kept) from error
     except Exception as error:
-        _tell_broken(order, when, error, time.perf_counter() - began)
+        untold = _tell_broken(order, when, error, time.perf_counter() - began)
         if isinstance(error, InputError):
-            raise type(error)(f"{order.source.name}: {error}") from error
+            raise type(error)(f"{order.source.name}: {error}{untold}") from error
         raise
     _tell(order, when, result)
     _attest(order, result)
@@ -114,7 +114,6 @@ def _compress(order: Deployment, progress: Progress | None) -> CompressionResult
         recipe=None if order.recipe is None else replace(order.recipe, limits=order.limits),
         goal=None if budget is None else budget.goal,
         limit=None if budget is None else budget.limit,
-        confidence=None if budget is None else budget.confidence,
         time_limit=SECONDS if budget is None else budget.time_limit,
         limits=order.limits,
         folder=order.folder,
@@ -151,18 +150,28 @@ def _tell(order: Deployment, when: datetime, result: CompressionResult) -> None:
         write_junit(cases, order.output.junit, suite=order.source.stem, when=when)
 
 
-def _tell_broken(order: Deployment, when: datetime, error: Exception, seconds: float) -> None:
-    """Write the reports of a run that broke."""
+def _tell_broken(order: Deployment, when: datetime, error: Exception, seconds: float) -> str:
+    """Write the reports of a run that broke; what broke it is not hidden where they cannot be written, either.
+
+    Returns:
+        What to add to the error: why a report is missing; empty where none is.
+    """
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if order.output.report is not None:
-        _write_report(order, "broken", error=text)
-    if order.output.junit is not None:
-        broken = Case(name="run", seconds=seconds, problem="error", kind=type(error).__name__, message=text)
-        skipped = [
-            Case(name=name, problem="skipped", message="the run broke before this could be measured")
-            for name in gates(order)
-        ]
-        write_junit([broken, *skipped], order.output.junit, suite=order.source.stem, when=when)
+    try:
+        if order.output.report is not None:
+            _write_report(order, "broken", error=text)
+        if order.output.html is not None:
+            write_broken(order.source.name, text, order.output.html)
+        if order.output.junit is not None:
+            broken = Case(name="run", seconds=seconds, problem="error", kind=type(error).__name__, message=text)
+            skipped = [
+                Case(name=name, problem="skipped", message="the run broke before this could be measured")
+                for name in gates(order)
+            ]
+            write_junit([broken, *skipped], order.output.junit, suite=order.source.stem, when=when)
+    except ConfigError as other:
+        return f"; nor can its reports be written: {other}"
+    return ""
 
 
 def _write_report(order: Deployment, status: Status, **found: object) -> None:
@@ -241,18 +250,28 @@ def _check_places(order: Deployment) -> None:
         ConfigError: names the field.
     """
     for field, path in written(order).items():
-        if path.is_dir():
-            raise ConfigError(f"{order.source.name}: output.{field}: {path} is a folder; name a file in it")
-        there = next(each for each in path.resolve().parents if each.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ConfigError(
-                f"{order.source.name}: output.{field}: {there} cannot be written to, so {path} cannot be made; choose "
-                "another place"
-            )
+        with _named(order, f"output.{field}"):
+            _check_place(path)
     with _named(order, "model"):
         files_of(order.model)
     with _named(order, "output"):
         check_places(dict(written(order)), models=[order.model], sources=_sources(order))
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises:
+        ConfigError: says why.
+    """
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a file in it")
+        there = next(each for each in path.resolve().parents if each.exists())
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise ConfigError(f"{path} cannot be made: {error.strerror}; choose another place") from error
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"{there} cannot be written to, so {path} cannot be made; choose another place")
 
 
 def _make_folder(path: Path) -> None:

@@ -168,7 +168,7 @@ def read(path: str | Path, *, settings: Sequence[str] = (), environment: Mapping
     raw = read_mapping(read_text(path, "pipeline"), source=path.name, needs=needs)
     raw = override(raw, settings)
     filled = fill(raw, os.environ if environment is None else environment, source=path.name)
-    document = checked(_Document, filled if isinstance(filled, dict) else raw, source=path.name)
+    document = checked(_Document, filled, source=path.name)
     folder = path.parent
     recipe = _recipe(document, path.name, folder)
     return Deployment(
@@ -244,13 +244,16 @@ def _limits(document: _Document, recipe: Recipe | None, source: str) -> Limits:
         ConfigError: one that cannot be judged.
     """
     stated = Limits() if recipe is None else recipe.limits
-    if document.budget is not None:
-        stated = Limits(max_drop=document.budget.max_drop, min_sqnr=document.budget.min_sqnr)
+    if (budget := document.budget) is not None:
+        stated = Limits(max_drop=budget.max_drop, min_sqnr=budget.min_sqnr, confidence=budget.confidence)
     limits = stated.under(document.gates)
     if limits.max_drop is not None and document.metric is None:
         raise ConfigError(f"{source}: metric: max_drop {limits.max_drop:g} needs one: give top1 or module:function")
     if limits.confidence is not None and limits.max_drop is None:
-        raise ConfigError(f"{source}: gates.confidence: it is that of max_drop, which is not given; give both or none")
+        place = "gates" if document.gates.confidence is not None else "limits" if budget is None else "budget"
+        raise ConfigError(
+            f"{source}: {place}.confidence: it is that of max_drop, which is not given; give both or none"
+        )
     return limits
 
 

@@ -229,8 +229,10 @@ def _options(site: Site, zeros: float, distinct: int | None, couplings: Sequence
 
 def _prune(site: Site, couplings: Sequence[Coupling]) -> Option:
     """Zeros, and units that its groups allow to remove."""
-    made = [f"{each.units} {each.kind}" for each in couplings if each.frozen is None and site.name in each.producers]
-    ways = (["zeros"] if site.size >= _SMALL else []) + made
+    free = [each for each in couplings if each.frozen is None and site.name in each.producers]
+    made = Counter(f"{each.units} {each.kind}" for each in free)
+    units = [text if times == 1 else f"{times} × {text}" for text, times in made.items()]
+    ways = (["zeros"] if site.size >= _SMALL else []) + units
     return Option(True, ", ".join(ways)) if ways else Option(False, f"{site.size} weights")
 
 

@@ -119,6 +119,7 @@ def _measurements(result: CompressionResult) -> dict[str, JsonValue]:
     return {
         "bytes": plain(sizes),
         "metric": found.metric,
+        "gate": plain(result.gate),
         "parity": plain(parity),
         "latency": plain(timed),
         "seconds": result.seconds,

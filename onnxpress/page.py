@@ -14,6 +14,7 @@ from onnxpress.passes.shown import clean
 from onnxpress.pictures import bars, curves, front, graph, layers
 from onnxpress.pictures.cells import heading
 from onnxpress.pictures.style import policy, script, style
+from onnxpress.recipe import plain
 from onnxpress.report import write_text
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.search.trial import Trial
@@ -48,11 +49,30 @@ def page(result: CompressionResult) -> str:
         _section("What changed in the graph", _graph(result)),
         *(_table(each) for each in _tables(result) if each is not None),
     ]
+    return _document(source, parts)
+
+
+def write_broken(name: str, error: str, path: Path) -> None:
+    """Write that a run broke, in the place of what an earlier one may have left there.
+
+    Args:
+        name: of the pipeline.
+        error: that broke it.
+        path: of the page.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    parts = [f"<h1>{clean(name)}: the run broke</h1>", _list("Nothing was delivered", [error], "bad")]
+    write_text(_document(clean(name), parts), path)
+
+
+def _document(title: str, parts: Sequence[str]) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy()}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{source}: onnxpress</title><style>{style()}</style></head>"
+        f"<title>{title}: onnxpress</title><style>{style()}</style></head>"
         f"<body><main>{''.join(parts)}</main><script>{script()}</script></body></html>\n"
     )
 
@@ -83,8 +103,8 @@ def _cards(result: CompressionResult) -> str:
             name, before = tables.metric_name(result.verification.metric), tables.number(each.metric_before)
             cards.append((tables.number(each.metric_after), f"{name}; {before} before"))
     if (gate := result.gate) is not None and gate.low is not None and gate.high is not None:
-        interval = f"{gate.confidence:.0%} interval {gate.low:.4f} to {gate.high:.4f}"
-        cards.append((f"{gate.value:.4f}", f"drop of the metric; {interval}, limit {gate.limit:g}"))
+        sure = f"{gate.low:.4f} to {gate.high:.4f}, each end at a confidence of {gate.confidence:.0%}"
+        cards.append((f"{gate.value:.4f}", f"drop of the metric; {sure}; limit {gate.limit:g}"))
     body = "".join(f'<div class="card"><b>{clean(big)}</b><span>{clean(text)}</span></div>' for big, text in cards)
     return f'<div class="cards">{body}</div>'
 
@@ -103,7 +123,9 @@ def _list(title: str, lines: Sequence[str], kind: str) -> str:
 def _waterfall(result: CompressionResult) -> str:
     if not result.stages:
         return ""
-    drawn = bars.waterfall(result.bytes_before, result.stages, delivered=result.bytes_after)
+    # Sizes do not tell: stored under another name, with its weights beside it, a model takes some bytes more or less.
+    earlier = result.version == "original" or (result.version == "normalised" and len(result.stages) > 1)
+    drawn = bars.waterfall(result.bytes_before, result.stages, delivered=result.bytes_after, earlier=earlier)
     idle = any(each.name.startswith(("prune-", "share-", "binarize")) for each in _gainless(result))
     note = '<p class="note">Zeros and shared values take less room only once encode stores them.</p>' if idle else ""
     return _section("What each pass gained", f'<div class="falls">{drawn}</div>{note}')
@@ -143,9 +165,10 @@ def _start(result: CompressionResult) -> float | None:
 
 
 def _delivered(result: CompressionResult) -> Trial | None:
-    """The trial whose model was delivered: the accepted one of its size, the best in the goal."""
-    fitting = [each for each in result.trials if each.accepted and each.nbytes == result.bytes_after]
-    return max(fitting, key=lambda each: each.gain, default=None) if result.version == "compressed" else None
+    """The trial whose model was delivered: the accepted one of its passes."""
+    passes = tuple({each.name: plain(each.options())} for each in result.recipe.passes)
+    fitting = (each for each in result.trials if each.accepted and each.passes == passes)
+    return None if result.version == "original" else next(fitting, None)
 
 
 def _layers(result: CompressionResult) -> str:

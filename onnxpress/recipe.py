@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from onnxpress.calibration.session import provider_name
+from onnxpress.calibration.providers import provider_name
 from onnxpress.documents import checked, read_mapping, read_text
 from onnxpress.options import Complaint, broken, read_entry, schema_of
 from onnxpress.passes.base import Pass

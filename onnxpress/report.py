@@ -38,7 +38,7 @@ def document(kind: str, content: object) -> dict[str, JsonValue]:
 
 
 def account(result: CompressionResult) -> dict[str, object]:
-    """The account of a compression: its manifest."""
+    """The account of a compression, by subject."""
     return {
         "input": {"path": result.source, "bytes": result.bytes_before, "sha256": result.hashes_before},
         "output": {

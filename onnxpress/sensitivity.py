@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxpress.passes.report import Curve, Report
 from onnxpress.tables import decibel
-from onnxpress.terminal import Table
+from onnxpress.terminal import Table, brief
 
 GRID = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Ratios shown where curves were measured at many."""
@@ -82,13 +82,17 @@ def table(reports: Sequence[Report], *, most: int = 12) -> list[Table]:
 def _table(family: Family, *, most: int) -> Table:
     measured = sorted({ratio for curve in family.curves for ratio in curve.ratios if ratio > 0})
     columns = measured if len(measured) <= _MOST_COLUMNS else [r for r in GRID if r <= measured[-1]]
-    rows = [[curve.site, *(_cell(at(curve, ratio)) for ratio in columns)] for curve in family.curves]
+    names = brief([curve.site for curve in family.curves[:most]])
+    rows = [
+        [name, *(_cell(at(curve, ratio)) for ratio in columns)]
+        for name, curve in zip(names, family.curves, strict=False)
+    ]
     notes = [_JUDGED] if family.where == "outputs" else []
     if columns != measured:
         notes.append("between the ratios that were measured, the relative error is taken as linear")
-    if len(rows) > most:
-        notes.append(f"and {len(rows) - most} less sensitive ones, in the report (--json)")
-    return Table(family.title, ("site", *(f">{ratio:.3g}" for ratio in columns)), rows[:most], notes)
+    if len(family.curves) > most:
+        notes.append(f"and {len(family.curves) - most} less sensitive ones, in the report (--json)")
+    return Table(family.title, ("site", *(f">{ratio:.3g}" for ratio in columns)), rows, notes)
 
 
 def _cell(value: float | None) -> str:

@@ -21,38 +21,40 @@ def override(document: dict[str, object], settings: Iterable[str]) -> dict[str, 
     Raises:
         ConfigError: a setting that does not read so, or leads nowhere; names it.
     """
-    result: object = document
+    result = document
     for each in settings:
         path, equals, text = each.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError(f"--set {each}: write field.below=value, such as gates.max_drop=0.01")
-        result = _replaced(result, keys, read_value(text, source=f"--set {path}"), path)
-    return dict(result) if isinstance(result, Mapping) else document
+        result = _changed(result, keys, read_value(text, source=f"--set {path}"), path)
+    return result
+
+
+def _changed(mapping: Mapping[str, object], keys: list[str], value: object, path: str) -> dict[str, object]:
+    """A mapping with another value at a place in it, which one key or more lead to."""
+    return {**mapping, keys[0]: _replaced(mapping.get(keys[0]), keys[1:], value, path)}
 
 
 def _replaced(holder: object, keys: list[str], value: object, path: str) -> object:
     """`holder` with another value at a place in it; what lies above that place is copied."""
     if not keys:
         return value
-    key, below = keys[0], keys[1:]
-    if holder is None:
-        holder = {}
-    if isinstance(holder, Mapping):
-        return {**holder, key: _replaced(holder.get(key), below, value, path)}
+    if holder is None or isinstance(holder, Mapping):
+        return _changed(holder or {}, keys, value, path)
     if isinstance(holder, list):
-        if not key.isdecimal() or int(key) >= len(holder):
-            raise ConfigError(f"--set {path}: there is no entry {key!r} in a list of {len(holder)}")
-        place = int(key)
-        return [*holder[:place], _replaced(holder[place], below, value, path), *holder[place + 1 :]]
+        if not keys[0].isdecimal() or int(keys[0]) >= len(holder):
+            raise ConfigError(f"--set {path}: there is no entry {keys[0]!r} in a list of {len(holder)}")
+        place = int(keys[0])
+        return [*holder[:place], _replaced(holder[place], keys[1:], value, path), *holder[place + 1 :]]
     raise ConfigError(f"--set {path}: nothing can stand below {holder!r}")
 
 
-def fill(content: object, environment: Mapping[str, str], *, source: str) -> object:
+def fill(document: dict[str, object], environment: Mapping[str, str], *, source: str) -> dict[str, object]:
     """A document with `${NAME}` in its texts replaced by environment variables; `$${` stands for `${`.
 
     Args:
-        content: as YAML gives it.
+        document: as YAML gives it.
         environment: variables by name; their values are taken as they are.
         source: what errors call the document.
 
@@ -62,16 +64,15 @@ def fill(content: object, environment: Mapping[str, str], *, source: str) -> obj
 
     def filled(value: object, where: str) -> object:
         if isinstance(value, str):
-            place = f"{source}: {where}" if where else source
-            return _VARIABLE.sub(lambda found: _variable(found, environment, place), value)
+            return _VARIABLE.sub(lambda found: _variable(found, environment, f"{source}: {where}"), value)
         if isinstance(value, Mapping):
-            return {key: filled(each, _below(where, key)) for key, each in value.items()}
+            return {key: filled(each, f"{where}.{key}") for key, each in value.items()}
         if isinstance(value, list):
-            return [filled(each, _below(where, index)) for index, each in enumerate(value)]
+            return [filled(each, f"{where}.{index}") for index, each in enumerate(value)]
         return value
 
     try:
-        return filled(content, "")
+        return {key: filled(each, str(key)) for key, each in document.items()}
     except RecursionError as error:
         raise ConfigError(f"{source}: a value holds itself, or too many others within each other") from error
 
@@ -84,7 +85,3 @@ def _variable(found: re.Match[str], environment: Mapping[str, str], place: str) 
     if found["name"] not in environment:
         raise ConfigError(f"{place}: the environment variable {found['name']} is not set; set it, or write the value")
     return environment[found["name"]]
-
-
-def _below(where: str, key: object) -> str:
-    return f"{where}.{key}" if where else str(key)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnxpress.inspection import FAMILIES, Inspection, Layer
 from onnxpress.structure import Coupling
 from onnxpress.tables import count, dims, size
-from onnxpress.terminal import Table
+from onnxpress.terminal import Table, brief
 
 
 def tables_of(found: Inspection) -> list[Table]:
@@ -22,11 +22,13 @@ def tables_of(found: Inspection) -> list[Table]:
     ]
     if found.other_multiply_adds:
         whole.append(("other multiply-adds", count(found.other_multiply_adds)))
-    notes = []
+    names, notes = brief([each.name for each in found.layers]), []
     if found.encoded:
         notes.append(f"{found.encoded} more weights are encoded: `onnxpress decode` writes them out again")
     if found.sparse:
         notes.append(f"{found.sparse} weights are sparse initializers: `onnxpress decode` writes them dense")
+    if names != [each.name for each in found.layers]:
+        notes.append("names with … are longer: --json has them whole, and recipes take patterns such as `conv1*`")
     if found.open_dims:
         notes.append(f"multiply-adds for sizes left open ({', '.join(found.open_dims)}) counted as 1")
     title = f"{len(found.layers)} layers with float weights that passes can work on"
@@ -35,16 +37,17 @@ def tables_of(found: Inspection) -> list[Table]:
         "prune: zeros, units that could go; share: few distinct values; factorize: ranks that save weights; quantize: "
         "arithmetic it could run in; encode: the form in which it would be stored as it is"
     ]
+    options = [_options_of(*each) for each in zip(names, found.layers, strict=True)]
     return [
         Table("model", ("what", "value"), whole),
-        Table(title, columns, [_layer(each) for each in found.layers], notes),
-        Table("what could be done", ("layer", *FAMILIES), [_options_of(each) for each in found.layers], legend),
+        Table(title, columns, [_layer(*each) for each in zip(names, found.layers, strict=True)], notes),
+        Table("what could be done", ("layer", *FAMILIES), options, legend),
     ][: 3 if found.layers else 2]
 
 
-def _layer(layer: Layer) -> list[str]:
+def _layer(name: str, layer: Layer) -> list[str]:
     return [
-        layer.name,
+        name,
         layer.op,
         dims(layer.shape),
         f"{layer.weights:,}",
@@ -55,23 +58,17 @@ def _layer(layer: Layer) -> list[str]:
     ]
 
 
-def _options_of(layer: Layer) -> list[str]:
+def _options_of(name: str, layer: Layer) -> list[str]:
     options = [layer.options[family] for family in FAMILIES]
-    return [layer.name, *(each.text if each.possible else f"no: {each.text}" for each in options)]
+    return [name, *(each.text if each.possible else f"no: {each.text}" for each in options)]
 
 
 def couplings(found: Sequence[Coupling]) -> Table:
     """A row for each group."""
+    names = brief([each.name for each in found])
     rows = [
-        [
-            each.name,
-            each.kind,
-            str(each.units),
-            _members(each),
-            size(each.nbytes),
-            each.frozen or "",
-        ]
-        for each in found
+        [name, each.kind, str(each.units), _members(each), size(each.nbytes), each.frozen or ""]
+        for name, each in zip(names, found, strict=True)
     ]
     free = sum(each.frozen is None for each in found)
     title = f"{len(found)} groups of coupled axes, {free} of which can be pruned"

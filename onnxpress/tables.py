@@ -10,15 +10,14 @@ from dataclasses import fields
 from onnxpress.benchmark import Benchmark
 from onnxpress.outcome import CompressionResult
 from onnxpress.parity import Verification
+from onnxpress.passes.idle import WHOLE
 from onnxpress.passes.registry import find
-from onnxpress.passes.report import Report
+from onnxpress.passes.report import Report, Skip
+from onnxpress.reasons import joint, words
 from onnxpress.recipe import Recipe
 from onnxpress.rewriter.errors import ConfigError
 from onnxpress.search.memory import gain_of
-from onnxpress.terminal import Table
-
-_FIGURE = re.compile(r"(?<= )-?(?:\d+\.\d+|inf)(?=[\s,;)]|$)")
-"""A measured number in a reason; one inside a name has no space before it."""
+from onnxpress.terminal import Table, brief
 
 
 def size(nbytes: float) -> str:
@@ -129,10 +128,15 @@ def passes(reports: Sequence[Report]) -> Table:
 
 
 def kinds(report: Report, *, most: int = 3) -> str:
-    """What was done to layers, the same together: `12 int8 per channel, 4 int8 in the file`."""
-    found = Counter(_kind(each.action) for each in report.changes if each.site != "graph").most_common()
+    """What was done to layers, the same together: `12 int8 per channel, 4 int8 in the file`.
+
+    Of a pass that changed none, what it did to the whole, which counts for itself: `53 nodes became 29`.
+    """
+    layers = [each.action for each in report.changes if each.site not in ("graph", WHOLE)]
+    found = Counter(map(_kind, layers)).most_common() or [(each.action, 1) for each in report.changes]
+    told = [f"{number} {kind}" if layers else kind for kind, number in found[:most]]
     more = [f"{sum(number for _, number in found[most:])} others"] if len(found) > most else []
-    return ", ".join([f"{number} {kind}" for kind, number in found[:most]] + more)
+    return ", ".join(told + more)
 
 
 def _kind(action: str) -> str:
@@ -145,12 +149,18 @@ def _kind(action: str) -> str:
 
 
 def skips(reports: Sequence[Report], *, most: int = 12) -> Table | None:
-    """Why passes left sites alone, the same reasons together; None where they left none."""
-    grouped: dict[tuple[str, str], list[str]] = {}
+    """Why passes left sites alone, the same reasons together; None where they left none. The report lists each.
+
+    Reasons that differ in figures and names alone are one, with the range of each figure.
+    """
+    grouped: dict[tuple[str, tuple[str, ...]], list[Skip]] = {}
     for report in reports:
         for skip in report.skips:
-            grouped.setdefault((report.name, skip.reason), []).append(skip.site)
-    rows = [[name, _several(sites), reason] for (name, reason), sites in grouped.items()]
+            grouped.setdefault((report.name, words(skip.reason)), []).append(skip)
+    rows = [
+        [name, _several([each.site for each in skips]), joint([each.reason for each in skips])]
+        for (name, _), skips in grouped.items()
+    ]
     notes = [f"and {len(rows) - most} more reasons, in the report (--json)"] if len(rows) > most else []
     return Table("left alone", ("pass", "site", "reason"), rows[:most], notes) if rows else None
 
@@ -158,35 +168,30 @@ def skips(reports: Sequence[Report], *, most: int = 12) -> Table | None:
 def tensors(reports: Sequence[Report], *, most: int = 8) -> Table | None:
     """Why tensors carry codes or not, counted by reason; None where no pass placed codes. The report lists each.
 
-    Reasons that differ in figures alone are one, with the range of each figure.
+    Reasons that differ in figures and names alone are one, with the range of each figure.
     """
     grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for report in reports:
         for reason in report.tensors.values():
-            grouped.setdefault((report.name, tuple(_FIGURE.split(reason))), []).append(reason)
+            grouped.setdefault((report.name, words(reason)), []).append(reason)
     ranked = sorted(grouped.items(), key=lambda each: -len(each[1]))
-    rows = [[name, str(len(reasons)), _joint(words, reasons)] for (name, words), reasons in ranked]
+    rows = [[name, str(len(reasons)), joint(reasons)] for (name, _), reasons in ranked]
     notes = [f"and {len(rows) - most} more reasons, in the report (--json)"] if len(rows) > most else []
     return Table("tensors", ("pass", ">tensors", "codes or float, and why"), rows[:most], notes) if rows else None
-
-
-def _joint(words: Sequence[str], reasons: Sequence[str]) -> str:
-    """Reasons of the same words as one: `on codes it has 9.1 to 12.0 dB`."""
-    text = words[0]
-    columns = zip(*(_FIGURE.findall(reason) for reason in reasons), strict=True)
-    for figures, after in zip(columns, words[1:], strict=True):
-        low, high = min(figures, key=float), max(figures, key=float)
-        text += (low if float(low) == float(high) else f"{low} to {high}") + after
-    return text
 
 
 def harms(reports: Sequence[Report], *, most: int = 8) -> Table | None:
     """Which tensors hurt the outputs most when they alone are codes, the worst first; None where none was tried."""
     found = [(report.name, each) for report in reports for each in report.harms]
-    rows = [[name, each.kind, each.tensor, each.reader or "", decibel(each.sqnr)] for name, each in found]
-    notes = [f"and {len(rows) - most} more, in the report (--json)"] if len(rows) > most else []
+    worst = found[:most]
+    names, readers = brief([each.tensor for _, each in worst]), brief([each.reader or "" for _, each in worst])
+    rows = [
+        [of, each.kind, name, reader, decibel(each.sqnr)]
+        for (of, each), name, reader in zip(worst, names, readers, strict=True)
+    ]
+    notes = [f"and {len(found) - most} more, in the report (--json)"] if len(found) > most else []
     headings = ("pass", "kind", "tensor", "read by what gives", ">outputs")
-    return Table("what hurts most, each tensor alone on codes", headings, rows[:most], notes) if rows else None
+    return Table("what hurts most, each tensor alone on codes", headings, rows, notes) if rows else None
 
 
 def summary(result: CompressionResult) -> Table:
@@ -215,17 +220,15 @@ def summary(result: CompressionResult) -> Table:
 def recipes(found: Sequence[Recipe]) -> Table:
     """Recipes and what they are good for."""
     rows = [
-        [
-            each.name,
-            each.goal or "",
-            "needed" if each.needs_data else "for the proof",
-            " → ".join(step.name for step in each.passes),
-            each.description,
-        ]
+        [each.name, each.goal or "", "needed" if each.needs_data else "for the proof", _steps(each), each.description]
         for each in found
     ]
     notes = ["write your own: `onnxpress recipes NAME > mine.yaml`, edit, `onnxpress compress … --recipe mine.yaml`"]
     return Table("recipes", ("name", "goal", "samples", "passes", "what it does"), rows, notes)
+
+
+def _steps(recipe: Recipe) -> str:
+    return " → ".join(step.name for step in recipe.passes)
 
 
 def short(provider: str) -> str:
@@ -266,7 +269,8 @@ def _ops(ops: Mapping[str, int], most: int = 8) -> str:
 
 
 def _several(sites: Sequence[str]) -> str:
-    return sites[0] if len(sites) == 1 else f"{len(sites)} sites: {sites[0]}, …"
+    (first,) = brief(sites[:1])
+    return first if len(sites) == 1 else f"{len(sites)} sites: {first}, …"
 
 
 def _three(value: float) -> str:
@@ -280,9 +284,11 @@ def _options(report: Report) -> str:
         usual = {each.name: each.default for each in fields(find(report.name))}
     except ConfigError:  # a pass that was given as an object
         usual = {}
-    chosen = {key: value for key, value in report.options.items() if key not in usual or value != usual[key]}
-    return ", ".join(f"{key} {_listed(value)}" for key, value in chosen.items())
+    usual = {key: _listed(value) for key, value in usual.items()}
+    chosen = {key: _listed(value) for key, value in report.options.items()}
+    return ", ".join(f"{key} {text}" for key, text in chosen.items() if text and text != usual.get(key))
 
 
 def _listed(value: object) -> str:
+    """A value as text, the same for a tuple and for the list that a file has in its place."""
     return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

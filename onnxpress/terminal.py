@@ -52,6 +52,18 @@ def clean(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in text)
 
 
+def brief(names: Sequence[str], *, most: int = 56) -> list[str]:
+    """Names of a column, long ones with `…` in the middle as long as that tells them apart.
+
+    Some exporters join the names of all that they fused to one of hundreds of letters, which no line holds.
+    """
+    half = most // 2
+    cut = [name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}" for name in names]
+    whole = {short: name for name, short in zip(names, cut, strict=True)}
+    twice = {short for name, short in zip(names, cut, strict=True) if whole[short] != name}
+    return [name if short in twice else short for name, short in zip(names, cut, strict=True)]
+
+
 def say(text: str, *, stream: TextIO | None = None) -> None:
     """Write lines to standard output, or to `stream`."""
     stream = stream or sys.stdout

@@ -13,7 +13,8 @@ from onnxpress.calibration.batches import Array, Batch
 from onnxpress.calibration.feeds import Feed, open_feed
 from onnxpress.calibration.metrics import Metric, load_metric
 from onnxpress.calibration.progress import Progress, Silent
-from onnxpress.calibration.session import Runner, provider_name
+from onnxpress.calibration.providers import provider_name
+from onnxpress.calibration.session import Runner
 from onnxpress.calibration.synthetic import synthesise_runnable
 from onnxpress.parity import OutputParity, OutputSum, ProviderParity, Verification
 from onnxpress.rewriter.errors import ConfigError, ModelError, ProviderError

@@ -10,7 +10,7 @@ from typing import ClassVar
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Metric
 from onnxpress.calibration.progress import Progress, Silent
-from onnxpress.calibration.session import provider_name
+from onnxpress.calibration.providers import provider_name
 from onnxpress.passes.report import Report
 from onnxpress.rewriter.model import Model
 
@@ -75,6 +75,11 @@ class Pass(ABC):
 
     name: ClassVar[str]
     learns: ClassVar[bool] = False
+
+    @property
+    def times(self) -> bool:
+        """Whether it times models while it works, so that nothing else may run beside it."""
+        return False
 
     @abstractmethod
     def apply(self, model: Model, bench: Workbench) -> Report:

@@ -98,6 +98,7 @@ class Report:
         tensors: why each tensor carries codes or not, by name; empty for passes that place none.
         harms: what each tensor on codes does alone to the outputs, the worst first; empty where it was not tried.
         curves: error against ratio of each site or group; empty for passes that measure none.
+        renamed: what tensors were called before, by the name that they have now; empty for passes that rename none.
         seconds: wall time of the pass.
     """
 
@@ -110,6 +111,7 @@ class Report:
     tensors: dict[str, str] = field(default_factory=dict)
     harms: list[Harm] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     def change(

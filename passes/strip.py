@@ -62,6 +62,7 @@ class Strip(Pass):
             sweep(model)
             size = _tell(report, f"{shared} constants equal to others are stored once", size, model.skeleton())
         skeleton = model.skeleton()
+        before = _written(skeleton)
         for wanted, step, what in self._steps():
             if wanted and (count := step(skeleton.proto)):
                 size = _tell(report, what.format(count), size, skeleton)
@@ -69,6 +70,7 @@ class Strip(Pass):
             report.skip(WHOLE, "names stay: its training information refers to weights by name")
         if report.changes:
             model.reset(skeleton)
+            report.renamed = {new: old for new, old in zip(_written(skeleton), before, strict=True) if new != old}
         elif not report.skips:
             report.skip(WHOLE, "there is nothing left to take out")
         return report
@@ -83,6 +85,11 @@ class Strip(Pass):
             (self.shapes, drop_shapes, "{} declared shapes dropped that follow from the nodes"),
             (self.names, shorten_names, "{} names shortened or dropped"),
         ]
+
+
+def _written(skeleton: Skeleton) -> list[str]:
+    """What the nodes of the main graph write, in order."""
+    return [name for node in skeleton.proto.graph.node for name in node.output]
 
 
 def _tell(report: Report, action: str, before: int, skeleton: Skeleton) -> int:

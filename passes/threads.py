@@ -30,6 +30,22 @@ def threads_for(width: int) -> Iterator[None]:
         yield
 
 
+def threads_now() -> int:
+    """How many BLAS and LAPACK have here."""
+    return max((int(each["num_threads"]) for each in _controller().info() if each["user_api"] == "blas"), default=1)
+
+
+@contextmanager
+def threads_are(count: int) -> Iterator[None]:
+    """Give BLAS and LAPACK as many threads as somewhere else: how sums are split, and so rounded, depends on it.
+
+    Args:
+        count: of threads, more than the cores here if need be.
+    """
+    with _controller().limit(limits=count, user_api="blas"):
+        yield
+
+
 @cache
 def _controller() -> ThreadpoolController:
     """Knows the libraries that are loaded; looking for them takes milliseconds.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from onnxpress.outcome import CompressionResult
 from onnxpress.passes.shown import clean
+from onnxpress.search.memory import gain_of
 from onnxpress.stages import Stage
 from onnxpress.tables import duration, short, size
 
@@ -67,7 +68,7 @@ def comparison(result: CompressionResult) -> str:
         pairs.append(_Pair(f"load, {on}", first.load_seconds, second.load_seconds, duration, ""))
     if result.memory is not None:
         before, after = result.memory
-        pairs.append(_Pair("memory", before, after, size, f"{before / after:.2f} times less" if after else ""))
+        pairs.append(_Pair("memory", before, after, size, f"{gain_of(before, after):.2f} times less"))
     return f'<div class="pairs">{"".join(map(_drawn, pairs))}</div>'
 
 
@@ -91,13 +92,14 @@ def _drawn(pair: _Pair) -> str:
     return f'<div class="pair"><h3>{clean(pair.name)}{told}</h3>{rows(bars)}</div>'
 
 
-def waterfall(before: int, stages: Sequence[Stage], *, delivered: int) -> str:
+def waterfall(before: int, stages: Sequence[Stage], *, delivered: int, earlier: bool = False) -> str:
     """What each pass gained, in bytes as saved, and how fast the model was by then where that was measured.
 
     Args:
         before: bytes of the input.
         stages: the model after each pass, in order.
         delivered: bytes of what was delivered.
+        earlier: that is not the model after the last pass.
     """
     sizes = [before, *(each.nbytes for each in stages)]
     most = max([*sizes, delivered]) or 1
@@ -109,8 +111,7 @@ def waterfall(before: int, stages: Sequence[Stage], *, delivered: int) -> str:
         speed = ("" if stage.speedup is None else f"{stage.speedup:.2f}×",) if timed else ()
         figures = (size(new), change(old, new), *speed)
         bars.append(Bar(stage.name, low, high, "gain" if new <= old else "loss", figures, new / most))
-    last = sizes[-1]
-    told = "delivered" if last == delivered else "delivered (an earlier model)"
+    told = "delivered (an earlier model)" if earlier else "delivered"
     bars.append(Bar(told, 0, delivered / most, "is", (size(delivered), f"{before / delivered:.1f}× smaller", *blank)))
     columns = ["bytes after it", "change", *(["speed"] if timed else [])]
     heads = "".join(f'<span class="fig">{each}</span>' for each in columns)

@@ -64,6 +64,10 @@ def draw(trials: Sequence[Trial], start: Start, *, floor: float | None, made: Tr
         made: the one that was delivered.
     """
     shown = list(trials[-MOST:])
+    if made is not None and made not in shown:
+        shown = [made, *shown[1:]]
+    left = len(trials) - len(shown)
+    said = f"<p>{left:,} earlier candidates are not shown; the JSON report has all of them.</p>" if left else ""
     memory = math.nan if start.memory is None else start.memory
     gains = [
         Gain("bytes", lambda each: each.nbytes or None, start.nbytes, _round, less=True),
@@ -74,7 +78,7 @@ def draw(trials: Sequence[Trial], start: Start, *, floor: float | None, made: Tr
     keys = (("made", "delivered"), ("kept", "keeps to the budget"), ("off", "does not, or gains too little"))
     legend = "".join(f'<li><i class="dot {kind}"></i>{told}</li>' for kind, told in keys)
     legend += '<li><i class="dot start"></i>input</li><li><i class="key step"></i>front: nothing is better in both</li>'
-    return f'<div class="figures">{figures}</div><ul class="legend">{legend}</ul>{_table(shown, made)}'
+    return f'<div class="figures">{figures}</div><ul class="legend">{legend}</ul>{said}{_table(shown, made)}'
 
 
 def _figure(trials: Sequence[Trial], gain: Gain, start: Start, floor: float | None, made: Trial | None) -> str:

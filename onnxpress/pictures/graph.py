@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import TypeAlias
 
-from onnxpress.difference import Difference, Place, Step
+from onnxpress.difference import Difference, Place
 from onnxpress.passes.shown import clean, short
 from onnxpress.pictures.layered import WIDE, Box, Sketch, draw, width
+from onnxpress.steps import Step
 
 BOXES = 60
 """Drawn at most, in all; what is left is summed up."""
@@ -210,9 +211,10 @@ def _strip(difference: Difference) -> str:
         rects.append(f'<rect class="{"near" if tone is None else f"t{tone}"}" {place} height="16"/>')
         begin += wide
     changed = sum(tone is not None for tone in tones) if difference.before else 0
+    places = f"{len(difference.places)} place{'s' * (len(difference.places) > 1)}"
     told = (
         f"{changed} of {len(difference.before)} nodes changed or went; {len(difference.after)} nodes are left, at "
-        f"{len(difference.places)} places something is different. From the input at the left to the output:"
+        f"{places} something is different. From the input at the left to the output:"
     )
     return (
         f'<p>{told}</p><svg class="strip" height="16" role="img" aria-label="where changes are">{"".join(rects)}</svg>'

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 
-from onnxpress.calibration.session import provider_name
+from onnxpress.calibration.providers import provider_name
 from onnxpress.passes.base import Workbench
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model

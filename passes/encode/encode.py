@@ -27,7 +27,7 @@ from onnxpress.passes.encode.candidates import (
 from onnxpress.passes.encode.checking import Checker
 from onnxpress.passes.encode.choose import Limits
 from onnxpress.passes.encode.evaluate import decoded_weights
-from onnxpress.passes.encode.measuring import seconds_more, unfolded
+from onnxpress.passes.encode.measuring import opening, unfolded
 from onnxpress.passes.encode.options import Option, options
 from onnxpress.passes.encode.parts import narrower, take_apart
 from onnxpress.passes.encode.plans import LAYOUTS, MOST_DISTINCT, Facts, Plan
@@ -121,6 +121,11 @@ class Encode(Pass):
         check_flag(self, "huffman")
         check_flag(self, "measure")
 
+    @property
+    def times(self) -> bool:
+        """See `Pass.times`."""
+        return self.measure
+
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Survey every weight, choose for all of them together, then encode and check one after another."""
         report, before = self.report(), model.clone()
@@ -159,13 +164,16 @@ class Encode(Pass):
     def _tell(self, before: Model, model: Model, budget: Budget, bench: Workbench, report: Report) -> None:
         """Load and run what was made, and say what that takes."""
         estimate = f"estimated {1000 * budget.seconds:,.1f}"
-        if (more := seconds_more(before, model, bench)) is None:
+        if (more := opening(before, model, bench)) is None:
             report.notes.append(f"ONNX Runtime takes longer to load it, by {estimate} ms; that was not measured")
         else:
-            report.notes.append(f"ONNX Runtime takes {1000 * more:,.1f} ms longer to load it ({estimate})")
-            if self.max_load_seconds is not None and more > self.max_load_seconds:
+            memory = "" if more.nbytes is None else f", and up to {more.nbytes / 1e6:,.1f} MB more meanwhile"
+            report.notes.append(
+                f"ONNX Runtime takes {1000 * more.seconds:,.1f} ms longer to load it ({estimate}){memory}"
+            )
+            if self.max_load_seconds is not None and more.seconds > self.max_load_seconds:
                 limit = f"max_load_seconds is {self.max_load_seconds:g}, by an estimate of {budget.seconds:.3g}"
-                report.warnings.append(f"it takes {more:.3g} seconds longer to load, {limit}: set a lower one")
+                report.warnings.append(f"it takes {more.seconds:.3g} seconds longer to load, {limit}: set a lower one")
         if (each := unfolded(model, bench)) is not None:
             memory = "" if each[1] is None else f" and up to {each[1] / 1e6:,.1f} MB"
             report.notes.append(

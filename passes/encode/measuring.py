@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,8 +26,27 @@ _HIGHEST = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 """Where Linux keeps the highest memory of a program, and where it is told to begin anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What opening a session takes beyond what it takes for the model before.
+
+    Attributes:
+        seconds: of some turns the least of each.
+        nbytes: of memory at its highest, of some turns the most of each; None where the system does not tell.
+    """
+
+    seconds: float
+    nbytes: int | None
+
+
 def seconds_more(before: Model, after: Model, bench: Workbench) -> float | None:
-    """Seconds that a session takes longer to open than that of the model before: of some turns the least of each.
+    """Seconds that a session takes longer to open than that of the model before; None as of `opening`."""
+    found = opening(before, after, bench)
+    return None if found is None else found.seconds
+
+
+def opening(before: Model, after: Model, bench: Workbench) -> Opening | None:
+    """What opening a session takes beyond what it takes for the model before.
 
     None where the models are too large, or ONNX Runtime does not load the one before.
     """
@@ -45,8 +65,11 @@ def seconds_more(before: Model, after: Model, bench: Workbench) -> float | None:
                     break
         except OnnxpressError:
             return None
-    dense, encoded = np.min(taken, axis=0)
-    return float(encoded - dense)
+    dense, encoded = np.min([[seconds for seconds, _ in turn] for turn in taken], axis=0)
+    highest = [[turn[which][1] for turn in taken] for which in (0, 1)]
+    first, second = ([each for each in seen if each is not None] for seen in highest)
+    nbytes = max(max(second) - max(first), 0) if first and second else None
+    return Opening(float(encoded - dense), nbytes)
 
 
 def unfolded(model: Model, bench: Workbench) -> tuple[float, int | None] | None:
@@ -70,10 +93,13 @@ def unfolded(model: Model, bench: Workbench) -> tuple[float, int | None] | None:
     return seconds, None if first is None or last is None else max(last - first, 0)
 
 
-def _opening(path: Path, bench: Workbench) -> float:
-    began = time.perf_counter()
+def _opening(path: Path, bench: Workbench) -> tuple[float, int | None]:
+    """Seconds, and the highest bytes of memory where the system tells."""
+    _trim()
+    first, began = _highest(reset=True), time.perf_counter()
     with Runner(path, providers=bench.providers, threads=bench.threads):
-        return time.perf_counter() - began
+        seconds, last = time.perf_counter() - began, _highest()
+    return seconds, None if first is None or last is None else max(last - first, 0)
 
 
 def _trim() -> None:

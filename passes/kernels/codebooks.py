@@ -34,6 +34,7 @@ class BookNormal:
         energy: Σ y², over all rows.
         spread: mean variance of what is read, times the samples, [books].
         count: samples summed.
+        offset: what the squared error is more than by the sums above, which are exact but for `near`.
     """
 
     moment: Float64Array
@@ -43,6 +44,7 @@ class BookNormal:
     energy: float
     spread: Float64Array
     count: int
+    offset: float = 0.0
 
     @classmethod
     def of(cls, normal: Normal, codes: Codes, values: int, *, each: bool) -> BookNormal:
@@ -57,11 +59,7 @@ class BookNormal:
         Raises:
             ValueError: shapes that do not fit, or sums that are not finite.
         """
-        if codes.shape != normal.shape:
-            raise ValueError(f"codes of shape {list(codes.shape)} do not fit equations for {list(normal.shape)}")
-        square = np.einsum("gkk->gk", normal.moment)
-        if not (np.isfinite(square).all() and np.isfinite(normal.energy).all() and normal.count):
-            raise ValueError("there are no rows to fit, or they are not finite")
+        square = _checked(normal, codes)
         rows = normal.cross.shape[1]
         books = len(codes) if each else 1
         moment, cross = np.zeros((books, values, values)), np.zeros((books, values))
@@ -72,7 +70,7 @@ class BookNormal:
             moment[book] += _summed(normal.moment[group], code, values)
             cross[book] += np.bincount(code, normal.cross[group, index], values)
             inputs[row] = np.bincount(code, normal.input_sum[group], values)
-        spread = np.maximum(square - normal.input_sum**2 / normal.count, 0).mean(1)
+        spread = _variances(normal, square).mean(1)
         return cls(
             moment,
             cross,
@@ -81,6 +79,46 @@ class BookNormal:
             float(normal.energy.sum()),
             spread.repeat(rows) if each else spread.mean(keepdims=True),
             normal.count,
+        )
+
+    @classmethod
+    def near(cls, normal: Normal, codes: Codes, book: Float64Array, *, rows: int) -> BookNormal:
+        """The equations of one codebook, of which some rows of the weight tell the curvature.
+
+        Error and slope at the values that are given are exact; so is what belongs to means. Only the second moment of
+        what remains is that of some rows, scaled to what all have on its diagonal.
+
+        Args:
+            normal: of the layer.
+            codes: of its weight, [rows, k].
+            book: the values, [values].
+            rows: that tell, at most.
+
+        Raises:
+            ValueError: as `of`.
+        """
+        square = _checked(normal, codes)
+        (groups, each, k), values = normal.cross.shape, book.size
+        weight = book[codes].reshape(groups, each, k)
+        slope = normal.cross - weight @ normal.moment
+        lost = float(normal.energy.sum() - np.einsum("grk,grk->", weight, slope + normal.cross))
+        places = (np.arange(len(codes))[:, None] * values + codes).reshape(-1)
+        sums = np.repeat(normal.input_sum, each, axis=0).reshape(-1)
+        inputs: Float64Array = np.bincount(places, sums, len(codes) * values).reshape(-1, values).astype(np.float64)
+        variances = _variances(normal, square)
+        moment = _curvature(normal, codes, variances, values, rows) + inputs.T @ inputs / normal.count
+        steep = np.bincount(codes.reshape(-1), slope.reshape(-1), values)
+        energy = float(normal.energy.sum())
+        offset = lost - energy + float(book @ moment @ book) + 2 * float(book @ steep)
+        return cls(
+            moment[None],
+            (steep + moment @ book)[None],
+            inputs,
+            normal.output_sum.reshape(-1),
+            energy,
+            variances.mean(keepdims=True).reshape(1),
+            normal.count,
+            offset,
         )
 
     def __add__(self, other: BookNormal) -> BookNormal:
@@ -93,6 +131,7 @@ class BookNormal:
             self.energy + other.energy,
             self.spread + other.spread,
             self.count + other.count,
+            self.offset + other.offset,
         )
 
     def intercept(self, books: Float64Array) -> Float64Array:
@@ -101,7 +140,7 @@ class BookNormal:
 
     def error(self, books: Float64Array, bias: Float64Array | None = None) -> float:
         """‖Y − W·X − b‖ / ‖Y‖ over all outputs: 0.0 where all is zero, infinity where only the outputs are."""
-        lost = self.energy + float(np.einsum("bv,bvw,bw->", books, self.moment, books, optimize=True))
+        lost = self.energy + self.offset + float(np.einsum("bv,bvw,bw->", books, self.moment, books, optimize=True))
         lost -= 2 * float((books * self.cross).sum())
         if bias is not None:
             lost += float((bias * (self.count * bias - 2 * self._short(books))).sum())
@@ -121,6 +160,45 @@ class BookNormal:
 
     def _short(self, books: Float64Array) -> Float64Array:
         return np.asarray(self.output_sum - (self.input_sum * books).sum(1))
+
+
+def _checked(normal: Normal, codes: Codes) -> Float64Array:
+    """Σ x² of every input, [groups, k], of equations that codes fit."""
+    if codes.shape != normal.shape:
+        raise ValueError(f"codes of shape {list(codes.shape)} do not fit equations for {list(normal.shape)}")
+    square: Float64Array = np.einsum("gkk->gk", normal.moment)
+    if not (np.isfinite(square).all() and np.isfinite(normal.energy).all() and normal.count):
+        raise ValueError("there are no rows to fit, or they are not finite")
+    return square
+
+
+def _variances(normal: Normal, square: Float64Array) -> Float64Array:
+    """Of every input, times the samples, [groups, k]."""
+    return np.maximum(square - normal.input_sum**2 / normal.count, 0)
+
+
+def _curvature(normal: Normal, codes: Codes, variances: Float64Array, values: int, rows: int) -> Float64Array:
+    """Σ z·zᵀ of one codebook, less what belongs to means, by some rows of the weight, [values, values].
+
+    With d_v = Σ var(x_j) over the weights that have the value v, which is known of all rows, the moment of some rows is
+    scaled to S·H·S with S_v² = d_v / (that of these rows). A value that none of these rows has stands alone.
+    """
+    each = normal.cross.shape[1]
+    wide = np.repeat(variances, each, axis=0)
+    whole = np.bincount(codes.reshape(-1), wide.reshape(-1), values)
+    chosen = np.unique(np.linspace(0, len(codes) - 1, min(rows, len(codes))).astype(np.int64))
+    some, moment = np.zeros(values), np.zeros((values, values))
+    for row in chosen:
+        group, code = row // each, codes[row]
+        means = np.bincount(code, normal.input_sum[group], values)
+        moment += _summed(normal.moment[group], code, values) - np.outer(means, means) / normal.count
+        some += np.bincount(code, variances[group], values)
+    known = some > 0
+    scale = np.sqrt(np.divide(whole, some, out=np.zeros(values), where=known))
+    moment *= np.outer(scale, scale)
+    ratios = np.divide(np.diagonal(moment), whole, out=np.ones(values), where=known)
+    moment[np.diag_indices(values)] += np.where(known, 0, max(1.0, float(ratios.max(initial=1))) * whole)
+    return moment
 
 
 def _summed(moment: Float64Array, code: Codes, values: int) -> Float64Array:

@@ -30,6 +30,15 @@ SETTLED = 1e-6
 _SEARCH = 24
 """Prices tried to meet a target."""
 
+_NEAR = 0.999
+"""Part of a target of error that is near enough."""
+
+_CLOSE = 3e-3
+"""Difference of two prices' logarithms that are one: between them the error leaps."""
+
+_CROWDED = 0.9
+"""Part of the values there may be from which on no price may reach an error."""
+
 _MISSED = 0.02
 _TRIED = 8
 
@@ -129,21 +138,26 @@ class Source:
         Raises:
             ValueError: as `quantizer`.
         """
-        low, high = _PRICES
-        best = self.quantizer(2**low, limit=limit)
-        if best.error > error:
-            return best
+        (low, high), best, reached = _PRICES, None, False
+        place = math.log2(2 * math.log(2) * error**2)  # where codes are long, as `_start` has it
         for _ in range(_SEARCH):
-            if 0.999 * error <= best.error or high - low < 1e-4:
-                break
-            middle = (low + high) / 2
-            found = self.quantizer(2**middle, limit=limit)
+            place = place if low < place < high else (low + high) / 2
+            found = self.quantizer(2**place, limit=limit)
             if found.error <= error:
-                best = min(best, found, key=lambda each: each.bits)
-                low = middle
+                best = found if best is None else min(best, found, key=lambda each: each.bits)
+                low = place
             else:
-                high = middle
-        return best
+                high = place
+                if not (reached or best) and _CROWDED * limit <= found.values.size:
+                    least = self.quantizer(2 ** _PRICES[0], limit=limit)
+                    if least.error > error:
+                        return least
+                    reached = True
+            if (best is not None and _NEAR * error <= best.error) or high - low < _CLOSE:
+                break
+            # error² goes with the price
+            place += 2 * math.log2((1 + _NEAR) / 2 * error / found.error) if found.error else 1.0
+        return best or self.quantizer(2 ** _PRICES[0], limit=limit)
 
     def _plain_ones(self, bits: float, limit: int) -> Iterator[Quantizer]:
         """Those with so many values that their codes just take no more bits, each weight going to the nearest."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from onnxpress.calibration.metrics import Comparison
-from onnxpress.calibration.session import CPU, provider_name
+from onnxpress.calibration.providers import CPU, provider_name
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.narrow.check import compare, in_types_of, tell
 from onnxpress.passes.narrow.compute import Computing

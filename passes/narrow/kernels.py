@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxpress.calibration.session import CPU, provider_name
+from onnxpress.calibration.providers import CPU, provider_name
 from onnxpress.passes.kernels.narrow import Format
 from onnxpress.passes.narrow.types import ELEMENT_TYPES, Ports
 from onnxpress.rewriter.encode import encode_node

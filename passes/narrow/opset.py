@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 
-from onnxpress.calibration.session import provider_name
+from onnxpress.calibration.providers import provider_name
 from onnxpress.passes.kernels.narrow import Format
 from onnxpress.passes.narrow.formats import BFLOAT16
 from onnxpress.passes.narrow.kernels import runs

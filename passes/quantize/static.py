@@ -117,6 +117,11 @@ class QuantizeStatic(SitePass):
             check_number(self, "max_drop")
         check_names(self, "ops", FOLLOWERS)
 
+    @property
+    def times(self) -> bool:
+        """See `Pass.times`."""
+        return self.faster
+
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Measure, plan, and rewrite.
 

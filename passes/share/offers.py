@@ -70,6 +70,7 @@ class Known:
             ratio; none where that cannot be measured.
         dense: bytes in the file as it is.
         huffman: whether it may have Huffman codes.
+        damping: of the second moments with which it is pruned best.
     """
 
     site: Site
@@ -82,6 +83,7 @@ class Known:
     harms: tuple[tuple[float, float], ...]
     dense: int
     huffman: bool
+    damping: float = 1.0
 
     def predicted(self, noise: Float64Array) -> Float64Array:
         """Noise of the model's outputs, for noise of the layer's."""

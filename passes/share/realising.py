@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,18 +14,31 @@ from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.intercepts import intercept_of
 from onnxpress.passes.kernels.arrays import Array
 from onnxpress.passes.kernels.errors import decibels, relative_error
+from onnxpress.passes.kernels.least_squares import solve
+from onnxpress.passes.kernels.obs import alternate
 from onnxpress.passes.kernels.packing import distinct
-from onnxpress.passes.prune.zeros.second_order import PruneSecondOrder
+from onnxpress.passes.prune.zeros.criteria import Criterion, Problem
+from onnxpress.passes.prune.zeros.layers import Layer
+from onnxpress.passes.prune.zeros.patterns import Form, Unstructured
+from onnxpress.passes.refit import refit_site
 from onnxpress.passes.report import Report
-from onnxpress.passes.selection import RefusalError
+from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.passes.share.coder import ShareWithin
 from onnxpress.passes.share.measuring import largest
 from onnxpress.passes.share.offers import Known, Offer, Purse
 from onnxpress.passes.share.stored import least, stored_as
+from onnxpress.passes.storing import narrowed
+from onnxpress.passes.threads import threads_for
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site, find_sites
 
 NAME = "share-budget"
+
+_PACE, _SPARSE = 2, 0.5
+"""Rounds of `alternate` with one penalty where fewer weights stay than that; elsewhere one will do."""
+
+_REFITTED = 1 << 26
+"""Weights times inputs up to which those that stay are refitted."""
 
 
 def layers(
@@ -38,6 +52,49 @@ def layers(
     looked_up = [site for site in sites if any(use.node.op == "Gather" for use in site.uses)]
     yield from ((site, RefusalError("its rows are looked up, not summed")) for site in looked_up)
     yield from equations(model, original, [site for site in sites if site not in looked_up], bench)
+
+
+def thinned(model: Model, site: Site, pair: Pair, density: float, *, damping: float) -> Pair:
+    """Prune a weight by its equations, which the weights that stay and the bias make up for.
+
+    Small weights are refitted once more; of large ones that takes long and gains less than 0.1 dB.
+
+    Args:
+        model: holds the weight.
+        site: of the weight.
+        pair: its equations.
+        density: part that stays.
+        damping: of the second moments, as a part of their diagonal.
+
+    Returns:
+        The equations with the bias that the layer has then.
+
+    Raises:
+        RefusalError: they cannot be solved.
+    """
+    criterion, layout = Criterion("alps", Unstructured(), Form.of(site)), Layout.of(site)
+    layer, intercept = Layer.of(model, site, pair, criterion, reconstruct=True), intercept_of(model, site)
+    width = layer.weight.shape[1]
+    try:
+        with threads_for(width):
+            total = pair.total
+            posed = Problem.of(total, layer.weight, biased=layer.biased)
+            pace = _PACE if density < _SPARSE else 1
+            dense, axes = posed.dense(damping), posed.axes.damped(damping)
+            found = alternate(dense, axes, criterion.select, sparsity=1 - density, pace=pace)
+            shift = solve(total, found.weight, ridge=math.inf, bias=True)[1] if layer.biased else None
+    except ValueError as failure:
+        raise RefusalError(str(failure)) from failure
+    before = None if intercept is None else intercept.read(model)
+    model.replace_weight(site.weight, narrowed(layout.from_rows(found.weight), site.weight.dtype))
+    small = layer.weight.size * width <= _REFITTED
+    fitted = small and math.isfinite(refit_site(model, site, pair, mask=layout.from_rows(found.mask)).ridge)
+    if not fitted and shift is not None and intercept is not None:
+        intercept.add(model, shift)
+    if intercept is None or before is None:
+        return pair
+    moved = before - intercept.read(model)
+    return Pair(pair.fit.shifted(moved), pair.held_out.shifted(moved))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +130,12 @@ class Work:
             options = stored_as(site.array(), huffman=known[site.name].huffman)
             purse.spend(site.name, options)
             self._tell(site, before, least(options).nbytes, offer, pair)
-        if purse.taken > purse.budget:
-            more = purse.taken - purse.budget
-            self.report.warnings.append(f"the weights take {purse.taken:,} bytes, {more:,.0f} more than they may")
 
     def _realise(self, site: Site, pair: Pair | RefusalError, known: Known, offer: Offer, limit: float) -> None:
         """Prune and share one weight."""
         equations = None if isinstance(pair, RefusalError) else pair
         if offer.density < known.before * (1 - 1e-9):
-            equations = self._prune(site, equations, offer.density)
+            equations = self._prune(site, equations, offer.density, known.damping)
         sharing = ShareWithin(
             limit=limit,
             width=offer.width,
@@ -95,20 +149,13 @@ class Work:
             if least(stored_as(site.array(), huffman=known.huffman)).nbytes > limit:
                 self.report.warnings.append(f"{site.name}: not shared: {refusal}")
 
-    def _prune(self, site: Site, pair: Pair | None, density: float) -> Pair | None:
+    def _prune(self, site: Site, pair: Pair | None, density: float, damping: float) -> Pair | None:
         """Prune one weight; gives its equations with the bias that it has now."""
-        intercept = None if pair is None else intercept_of(self.model, site)
-        before = None if intercept is None else intercept.read(self.model)
-        try:
-            if pair is None:
-                raise RefusalError("nothing is known of what it reads")
-            PruneSecondOrder(sparsity=1 - density).prune_site(self.model, site, pair, 1 - density, Report(NAME))
-        except RefusalError:
-            self.model.replace_weight(site.weight, largest(site.array(), density))
-        if pair is None or intercept is None or before is None:
-            return pair
-        moved = before - intercept.read(self.model)
-        return Pair(pair.fit.shifted(moved), pair.held_out.shifted(moved)) if moved.any() else pair
+        if pair is not None:
+            with suppress(RefusalError):  # the largest will do
+                return thinned(self.model, site, pair, density, damping=damping)
+        self.model.replace_weight(site.weight, largest(site.array(), density))
+        return pair
 
     def _tell(self, site: Site, before: Array, nbytes: int, offer: Offer, pair: Pair | RefusalError) -> None:
         after = site.array()

@@ -12,9 +12,10 @@ import numpy as np
 
 from onnxpress.passes.equations import Pair
 from onnxpress.passes.intercepts import intercept_of
-from onnxpress.passes.kernels.arrays import Float64Array
+from onnxpress.passes.kernels.arrays import Codes, Float64Array
 from onnxpress.passes.kernels.codebooks import BookNormal, fit_books
 from onnxpress.passes.kernels.least_squares import Choice, choose_ridge, solve
+from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.refit import account
 from onnxpress.passes.selection import RefusalError
 from onnxpress.passes.share.drafts import Codebook, Draft, Weight
@@ -22,6 +23,9 @@ from onnxpress.passes.storing import narrowed
 from onnxpress.passes.threads import threads_for
 from onnxpress.rewriter.model import Model
 from onnxpress.rewriter.sites import Site
+
+_ROWS, _TELLING = 24, 1 << 15
+"""Rows of a weight, and weights, that tell how the output's error changes with the values of its codebook."""
 
 Drafting: TypeAlias = Callable[[Weight], Draft]
 """Finds values for a weight; raises RefusalError where there are none."""
@@ -73,6 +77,14 @@ def _dense(weight: Weight, pair: Pair, *, bias: bool) -> Weight | None:
     return replace(weight, array=narrowed(weight.layout.from_rows(found), weight.array.dtype))
 
 
+def _equations(normal: Normal, codes: Codes, values: Float64Array) -> BookNormal:
+    """Those of the values; of a large weight with one codebook some rows tell how steep they are."""
+    some = max(_ROWS, _TELLING // codes.shape[1])
+    if len(values) > 1 or len(codes) <= some:
+        return BookNormal.of(normal, codes, values.shape[1], each=len(values) > 1)
+    return BookNormal.near(normal, codes, values[0], rows=some)
+
+
 @dataclass(frozen=True, slots=True)
 class _Fit:
     """What least squares gives for some codes.
@@ -102,7 +114,7 @@ class _Fit:
         rows, values = book.layout.to_rows(codes), book.values.astype(np.float64)
         count, each = values.shape[1], len(values) > 1
         with threads_for(rows.shape[1]):
-            fit, held_out = (BookNormal.of(part, rows, count, each=each) for part in (pair.fit, pair.held_out))
+            fit, held_out = (_equations(part, rows, values) for part in (pair.fit, pair.held_out))
             held = np.stack([np.bincount(row.reshape(-1), minlength=count) for row in (rows if each else rows[None])])
             fixed = (values == 0) & weight.keep_zero
             choice, found, shift = fit_books(fit, held_out, values, held.astype(np.float64), fixed=fixed, bias=bias)

@@ -32,13 +32,16 @@ _TRIALS = 48
 """Runs of the model by which weights are judged, at most; but one of each weight."""
 
 _SHOWN = 4
-"""Batches of samples that each of them runs, at most."""
+"""Samples that are enough for each of them, in so many batches at most."""
 
 _CODED, _CODED_TIME = 450, 0.35e-6
 """Bytes of memory and seconds that loading a weight takes whose values have Huffman codes, of four bits about."""
 
 _PLAIN_TIME = 25e-9
 """Seconds of one with codes of whole bits."""
+
+_OVER = 1e-3
+"""Of the budget: weights that take so much more are shared out once more."""
 
 _FAR = 2.0
 """So many times the predicted noise is far from it."""
@@ -89,9 +92,12 @@ class _Made:
 def _some(bench: Workbench) -> Workbench:
     """The bench with a few of its samples, which tell what noise of a layer does to the outputs."""
     feed = bench.feed
-    if feed is None or feed.count is None or feed.count <= _SHOWN:
+    if feed is None:
         return bench
-    return replace(bench, feed=feed.split(_SHOWN)[0])
+    first = max((len(each) for each in next(iter(feed), {}).values() if each.ndim), default=1)
+    count = math.ceil(_SHOWN / max(1, first))
+    few = feed.count is not None and feed.count <= count
+    return bench if few else replace(bench, feed=feed.take(count) if feed.count is None else feed.split(count)[0])
 
 
 class Sharing:
@@ -141,11 +147,11 @@ class Sharing:
         began = time.perf_counter()
         if not self.measured:
             return PassResult(self._model.clone(), self._copied())
-        purse = self._purse(self.measured, bytes, ratio, bits)
-        made = self._made(self.measured, purse)
+        budget = self._purse(self.measured, bytes, ratio, bits).budget
+        made = self._made(self.measured, budget)
         if made.noise is not None and made.noise > _FAR * made.predicted:
             known = self._corrected(made)
-            again = self._made(known, Purse(known, purse.budget, self._model.opset))
+            again = self._made(known, budget)
             made = min(made, again, key=lambda each: (len(each.report.warnings), each.noise))
         if made.noise is not None:
             said = (
@@ -155,11 +161,19 @@ class Sharing:
         made.report.seconds = time.perf_counter() - began
         return PassResult(made.model, made.report)
 
-    def _made(self, known: Sequence[Known], purse: Purse) -> _Made:
-        """A model of one size."""
-        model, report = self._model.clone(), self._copied()
-        work = Work(model, self._model, self._bench, report, known)
-        work.run(purse)
+    def _made(self, known: Sequence[Known], budget: float) -> _Made:
+        """A model of one size; where the last weights find too little left, one that aims at a little less."""
+        aim = budget
+        for final in (False, True):
+            model, report, purse = self._model.clone(), self._copied(), Purse(known, aim, self._model.opset)
+            work = Work(model, self._model, self._bench, report, known)
+            work.run(purse)
+            more = purse.taken - budget
+            if more <= _OVER * budget or final:
+                break
+            aim -= 2 * more
+        if more > 0:
+            report.warnings.append(f"the weights take {purse.taken:,} bytes, {more:,.0f} more than they may")
         return _Made(model, report, work.offers, self._noise(model))
 
     def _copied(self) -> Report:
@@ -217,6 +231,7 @@ class Sharing:
                         found.append(by_weight(site, grid, trials))
                     else:
                         found.append(by_layer(model, site, pair, grid, trials))
+                        grid = replace(grid, damping=found[-1].damping)  # most layers are alike
                 except RefusalError as refusal:
                     self._report.skip(site.name, str(refusal))
         ratios = [ratio for each in found for _, ratio in each.harms]

@@ -1,6 +1,8 @@
 """The files of a model are found, moved together, and never left half done."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +111,41 @@ def test_data_of_the_input_stays_when_its_old_model_is_replaced(model, out):
 def test_a_scratch_folder_that_cannot_be_made_is_a_model_error(tmp_path):
     with pytest.raises(ModelError, match="cannot write beside"), scratch(tmp_path / "none" / "x.onnx"):
         pass
+
+
+def killed(out):
+    """What a run leaves that is killed without notice."""
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from onnxpress.artifact import scratch\n"
+        "with scratch(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'half').write_bytes(b'x')\n"
+        "    os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", script, out], check=False).returncode == 9
+    (left,) = out.parent.glob(f".{out.name}.*.part")
+    assert (left / "half").is_file()
+    return left
+
+
+def test_what_a_killed_run_left_goes_with_the_next(out):
+    left = killed(out)
+    with scratch(out) as folder:
+        assert [each.name for each in out.parent.iterdir()] == [folder.name]
+        assert folder != left
+    assert not list(out.parent.iterdir())
+
+
+def test_of_a_run_that_lives_and_of_others_nothing_goes(out):
+    left = killed(out)
+    beside = out.with_name("result.onnx.other")
+    other = killed(beside)
+    mine = out.with_name(f".{out.name}.mine.part")
+    mine.mkdir()
+    unknown = out.with_name(f".{out.name}.abcd1234.part")  # of a run that could not lock it
+    unknown.mkdir()
+    with scratch(out) as first, scratch(out) as second:
+        assert {*out.parent.iterdir()} == {first, second, other, mine, unknown}
+    assert {*out.parent.iterdir()} == {other, mine, unknown}
+    assert not left.exists()

@@ -1,5 +1,6 @@
 """The command line: with which status it ends, and what it leaves behind."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -116,6 +117,20 @@ def test_samples_that_do_not_fit_are_refused(refused, model, out, tmp_path, arra
 )
 def test_wrong_options_are_refused(refused, model, out, options, words):
     assert words in refused("compress", model, "-o", out, *options)
+
+
+@pytest.mark.parametrize("option", ["-o", "--data", "--recipe", "--json", "--html"])
+def test_a_name_that_is_too_long_for_the_system_is_no_bug(refused, model, out, option):
+    name = f"{'long' * 100}.yaml"
+    assert "name too long" in refused("compress", model, *(() if option == "-o" else ("-o", out)), option, name)
+
+
+def test_a_full_disk_is_no_bug(refused, model, out, monkeypatch):
+    def full(*given, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("onnxpress.compression.scratch", full)
+    assert refused("compress", model, "-o", out) == "onnxpress: error: No space left on device\n"
 
 
 def test_a_wrong_recipe_names_file_and_field(refused, model, out, tmp_path):

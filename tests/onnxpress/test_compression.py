@@ -67,6 +67,14 @@ def test_without_samples_it_says_so(model, out):
     assert any("made up" in each for each in result.warnings)
 
 
+@pytest.mark.parametrize("recipe", [[ShareKMeans(bits=8), Encode()], "int8"])
+def test_samples_to_judge_by_are_not_said_to_be_made_up(model, out, samples, recipe):
+    result = compress(model, out, recipe=recipe, test=samples, bench_seconds=QUICK)
+    (told,) = (each for each in result.warnings if "--data" in each)
+    assert "accuracy" not in told
+    assert ("learns from samples, and none were given" if recipe == "int8" else "not shown to them") in told
+
+
 def test_gathers_the_warnings_of_passes(model, out, samples, halve):
     result = compress(model, out, recipe=[halve], data=samples, bench_seconds=QUICK)
     assert "halve: weights were scaled" in result.warnings
@@ -330,3 +338,8 @@ def test_samples_to_learn_from_must_be_numbers(model, out):
     data = {"x": np.full((4, 8), np.nan, np.float32)}
     with pytest.raises(FeedError, match="32 NaN or infinite numbers in input 'x'"):
         compress(model, out, recipe=[PruneChannels(pruning_ratio=0.25, round_to=1)], data=data, bench_seconds=QUICK)
+
+
+def test_a_confidence_without_a_drop_is_refused(model, out, samples):
+    with pytest.raises(ConfigError, match=r"confidence 0\.9 is that a metric keeps to a limit: give max_drop"):
+        compress(model, out, goal="size", confidence=0.9, data=samples)

@@ -143,7 +143,18 @@ def test_a_run_that_breaks_is_an_error_of_the_run(pipeline, folder):
     assert cases(folder) == {"run": ["error"], "max_drop": ["skipped"], "min_sqnr": ["skipped"]}
     content = json.loads((folder / "build" / "report.json").read_text(encoding="utf-8"))["run"]
     assert (content["status"], content["error"].partition(":")[0]) == ("broken", "ConfigError")
-    assert {each.name for each in (folder / "build").iterdir()} == {"junit.xml", "report.json"}
+    assert {each.name for each in (folder / "build").iterdir()} == {"junit.xml", "report.json", "report.html"}
+    assert "the run broke" in (folder / "build" / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_broke_is_said_where_the_reports_cannot_be_written_either(pipeline, monkeypatch):
+    def full(*given, **options):
+        raise ConfigError("cannot write junit.xml: No space left on device")
+
+    monkeypatch.setattr(deploying, "write_junit", full)
+    order = deployment.read(pipeline(metric="own_metrics_of_a_pipeline:broken", gates={"max_drop": 1}))
+    with pytest.raises(ConfigError, match=r"^pipeline\.yaml: metric .*; nor can its reports be written: .*space"):
+        deploying.deploy(order)
 
 
 def test_functions_beside_the_file_are_found(pipeline, monkeypatch, tmp_path):
@@ -166,6 +177,20 @@ def test_a_search_that_gains_nothing_fails_the_goal(pipeline, folder, monkeypatc
         deploying.deploy(deployment.read(pipeline(passes=None, gates=None, budget=budget, folder="tried")))
     assert cases(folder) == {"run": ["system-out"], "goal": ["failure", "system-out"], "min_sqnr": ["system-out"]}
     assert read_manifest(folder / "build" / "out.onnx.manifest.json").differing() == []
+
+
+def test_a_search_is_as_sure_as_the_gates_say(pipeline, monkeypatch):
+    def instead(model, out, *, limits, confidence=None, **options):
+        found.append((limits.max_drop, limits.confidence, confidence))
+        raise ConfigError("enough")
+
+    found = []
+    monkeypatch.setattr(deploying, "compress", instead)
+    budget = {"goal": "size", "max_drop": 0.02, "confidence": 0.7}
+    for gates in ({}, {"confidence": 0.95}, {"max_drop": 0.01}):
+        with pytest.raises(ConfigError, match="enough"):
+            deploying.deploy(deployment.read(pipeline(passes=None, gates=gates, budget=budget, metric="top1")))
+    assert found == [(0.02, 0.7, None), (0.02, 0.95, None), (0.01, 0.7, None)]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +216,7 @@ def test_a_search_that_gains_nothing_fails_the_goal(pipeline, folder, monkeypatc
             "output: model ",
         ),
         ({"output": {"model": "samples.npz/a.onnx"}}, ConfigError, "output.model: "),
+        ({"output": {"model": f"{'long' * 100}.onnx"}}, ConfigError, "output.model: "),
     ],
 )
 def test_checks_all_before_the_work_begins(pipeline, folder, changes, kind, complaint):

@@ -81,7 +81,10 @@ def test_a_budget_takes_the_place_of_passes(pipeline, tmp_path):
     assert found.recipe is None
     assert (found.budget.goal, found.budget.limit, found.budget.time_limit) == ("latency", "2x", 60)
     assert found.folder == tmp_path / "tried"
-    assert found.limits.max_drop == 0.01
+    assert (found.limits.max_drop, found.limits.confidence) == (0.01, 0.9)
+    assert pipeline({**given, "gates": {"confidence": 0.95}}).limits.confidence == 0.95
+    del budget["confidence"]
+    assert pipeline(given).limits.confidence is None  # so that a metric of which nobody knows how sure it is may pass
 
 
 def test_providers_of_parity_have_their_full_names(pipeline):
@@ -120,6 +123,7 @@ def test_settings_and_variables_stand_in_the_place_of_what_the_file_says(pipelin
         ({"folder": "x"}, "folder: it is that of a search"),
         ({"recipe": None, "passes": ["encod"]}, "passes.0: no pass is called 'encod'"),
         ({"recipe": None, "passes": [{"share-kmeans": {"bits": 99}}]}, "passes.0.bits: "),
+        ({"recipe": None, "budget": {"goal": "size", "confidence": 0.9}}, "budget.confidence: it is that of max_drop"),
         ({"recipe": None, "budget": {"goal": "sped"}}, "budget.goal: should be 'size', 'latency' or 'memory'"),
         ({"recipe": None, "budget": {"goal": "size", "limit": "4y"}}, "budget.limit '4y': give"),
         ({"recipe": None, "budget": {"goal": "size", "max_drop": 0.1}}, "metric: max_drop 0.1 needs one"),

@@ -29,17 +29,6 @@ passes:
 """
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A Dask scheduler and two workers, each a program of its own."""
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
-    ) as started:
-        yield started.scheduler_address.removeprefix("tcp://")
-
-
 @pytest.fixture(params=["loky", "dask"])
 def shared(request):
     """What the command line is told for two workers."""
@@ -148,6 +137,16 @@ def test_an_address_where_nobody_answers_is_refused(refused, model, out, monkeyp
     monkeypatch.setattr(engines, "PATIENCE", 1)
     complaint = refused("calibrate", model, "-o", out, "--engine", "dask", "--address", address)
     assert f"no Dask scheduler answers at {address}" in complaint
+
+
+def test_no_client_is_begun_where_nobody_answers(monkeypatch):
+    """One that is half begun closes itself when it is collected, in the midst of another's beginning."""
+    begun = []
+    monkeypatch.setattr("distributed.Client", lambda *given, **_: begun.append(given))
+    monkeypatch.setattr(engines, "PATIENCE", 1)
+    with pytest.raises(EngineError, match="no Dask scheduler answers"), engine(name="dask", address="127.0.0.1:1"):
+        pass
+    assert not begun
 
 
 def test_a_cluster_without_workers_is_refused(refused, model, out, monkeypatch):

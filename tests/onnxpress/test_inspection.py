@@ -7,11 +7,13 @@ import onnx.parser
 import pytest
 
 from onnxpress import Encode, Pipeline, ShareKMeans, survey
-from onnxpress.inspection import count_distinct, inspect
+from onnxpress.inspection import _prune, count_distinct, inspect
 from onnxpress.models import zoo
 from onnxpress.rewriter.errors import ModelError
 from onnxpress.rewriter.model import Model
+from onnxpress.rewriter.sites import find_sites
 from onnxpress.structure import Coupling
+from onnxpress.terminal import brief
 
 WIDE = 64
 """Neurons of the small model."""
@@ -120,6 +122,13 @@ def test_says_why_groups_are_frozen_and_which_units_a_layer_could_spare(model):
     assert [each.options["prune"].text for each in found.layers] == [f"zeros, {WIDE} neurons", "zeros"]
 
 
+def test_several_groups_of_the_same_size_are_counted(parse_file):
+    text = "g (float[n, 64] x) => (float[n, 64] y) { y = MatMul(x, w) }"
+    (site,) = find_sites(Model.load(parse_file(text, w=(64, 64))))
+    groups = [Coupling(str(k), "neurons", units, (site.name,), (), 8, None, ()) for k, units in enumerate((32, 9, 32))]
+    assert _prune(site, groups).text == "zeros, 2 × 32 neurons, 9 neurons"
+
+
 def test_a_small_layer_can_still_lose_units():
     found = {each.name: each.options["prune"] for each in inspect(zoo.path("ppocr-cls")).layers}
     assert (found["Conv@3"].possible, found["Conv@3"].text) == (True, "2 channels")  # 16 weights
@@ -151,6 +160,21 @@ def test_members_are_told_in_short():
         ["a", "heads", "12", "2 → 1: …" + "x" * 27 + ", … → c", "2.00 kB", ""],
         ["b", "channels", "3", "0 → 1: – → c", "10 B", "'x' is an input of the model"],
     ]
+
+
+def test_names_that_no_line_holds_are_shortened(parse_file):
+    text = "g (float[n, 64] x) => (float[n, 64] y) { y = MatMul(x, w) }"
+    path = parse_file(text, w=(64, 64))
+    proto = onnx.load(path)
+    proto.graph.node[0].name = "fused;" * 40
+    onnx.save(proto, path)
+    found = inspect(path)
+    _, layers, options = survey.tables_of(found)
+    assert layers.rows[0][0] == options.rows[0][0] == brief(["fused;" * 40])[0]
+    assert (
+        layers.notes[0] == "names with … are longer: --json has them whole, and recipes take patterns such as `conv1*`"
+    )
+    assert found.layers[0].name == "fused;" * 40
 
 
 def test_tells_of_sparse_initializers(parse_file, tmp_path):

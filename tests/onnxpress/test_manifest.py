@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnxpress.compression import compress
 from onnxpress.manifest import beside, write_manifest
 from onnxpress.rewriter.errors import ConfigError, ModelError
 from onnxpress.rewriter.model import Model
+from onnxpress.search.bootstrap import Drop
 
 
 @pytest.fixture
@@ -162,10 +164,58 @@ def test_the_command_ends_with_3_where_something_differs(made, refused, run, sam
 
 
 def test_a_metric_that_fell_is_worse(made, run, samples):
-    text = made[1].read_text(encoding="utf-8").replace('"after": 1.0', '"after": 2.0')
+    text = made[1].read_text(encoding="utf-8").replace('"drop": 0.0', '"drop": -0.5')
     made[1].write_text(text, encoding="utf-8")
     status, _, complaint = run("verify", "--manifest", made[1], "--data", samples)
-    assert (status, "top1 on CPUExecutionProvider is 1, 2 in the manifest" in complaint) == (3, True)
+    assert status == 3
+    assert "top1 on CPUExecutionProvider falls by 0, by at most -0.5 in the manifest" in complaint
+
+
+def test_samples_on_which_both_models_do_worse_are_no_worse_model(made):
+    found, verification = read_manifest(made[1]), made[0].verification
+    (here,) = verification.providers
+    harder = replace(verification, providers=(replace(here, metric_before=0.5, metric_after=0.5),))
+    assert found.worse(harder, tolerance=1.0) == []
+
+
+def test_a_drop_within_what_the_bootstrap_said_is_as_stated(made):
+    gate = Drop(
+        metric="top1", value=0.0, limit=0.1, low=0.0, high=0.04, confidence=0.8, probability=1.0, samples=32, draws=9
+    )
+    write_manifest(replace(made[0], gate=gate), made[1])
+    (here,) = made[0].verification.providers
+    for after, worse in ((0.955, False), (0.94, True)):
+        now = replace(made[0].verification, providers=(replace(here, metric_before=1.0, metric_after=after),))
+        assert bool(read_manifest(made[1]).worse(now, tolerance=1.0)) is worse
+
+
+def test_what_was_no_number_holds_nothing(made):
+    text = re.sub(r'"(sqnr|drop)": [-0-9.e]+', r'"\1": "NaN"', made[1].read_text(encoding="utf-8"))
+    made[1].write_text(text, encoding="utf-8")
+    assert text.count("NaN") == 2  # the SQNR of the worst output, and the drop of the metric
+    assert read_manifest(made[1]).worse(made[0].verification, tolerance=1.0) == []
+
+
+def test_providers_of_which_nothing_is_stated_are_refused(made, run, samples):
+    text = made[1].read_text(encoding="utf-8").replace("CPUExecutionProvider", "QNNExecutionProvider")
+    made[1].write_text(text, encoding="utf-8")
+    status, printed, complaint = run("verify", "--manifest", made[1], "--data", samples, "--providers", "cpu")
+    assert (status, "states nothing of CPUExecutionProvider" in complaint) == (2, True)
+    assert "parity is as stated" not in printed
+
+
+def test_a_metric_that_has_no_name_to_find_it_by_is_said_to_be_left_out(made, run, samples):
+    text = made[1].read_text(encoding="utf-8").replace('"metric": "top1"', '"metric": "mine"')
+    made[1].write_text(text, encoding="utf-8")
+    status, printed, _ = run("verify", "--manifest", made[1], "--data", samples)
+    assert (status, "parity is as stated; mine was not measured again" in printed) == (0, True)
+
+
+def test_the_manifest_is_never_overwritten(made, run, samples):
+    before = made[1].read_bytes()
+    status, _, complaint = run("verify", "--manifest", made[1], "--data", samples, "--json", made[1])
+    assert (status, "is what --manifest reads" in complaint) == (2, True)
+    assert made[1].read_bytes() == before
 
 
 def test_outputs_that_were_equal_may_differ_by_rounding(model, samples, out, quick):

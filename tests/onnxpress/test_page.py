@@ -17,8 +17,9 @@ from onnxpress.parity import OutputParity, ProviderParity, Verification
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.report import Curve, Report
 from onnxpress.passes.share.kmeans import ShareKMeans
-from onnxpress.recipe import Recipe
+from onnxpress.recipe import Recipe, plain
 from onnxpress.search.bootstrap import Drop
+from onnxpress.search.memory import LEAST
 from onnxpress.search.trial import Trial
 from onnxpress.stages import Stage
 
@@ -155,6 +156,21 @@ def test_has_the_waterfall_and_the_trials_where_there_are_some(made):
     assert '<td class="outcome">delivered</td>' in text
 
 
+def test_memory_too_little_to_measure_is_no_gain(made):
+    assert "1.00 times less" in page(dataclasses.replace(made, memory=(200_000, 10)))
+
+
+def test_the_trial_of_the_same_passes_is_the_one_that_was_delivered(made):
+    recipe = Recipe(name="shared", passes=(ShareKMeans(bits=5),))
+    other, own = ({"share-kmeans": plain(ShareKMeans(bits=bits).options())} for bits in (4, 5))
+    trials = tuple(
+        Trial(name=name, key="", passes=(each,), outcome="accepted", nbytes=100, gain=gain)
+        for name, each, gain in (("other", other, 10.0), ("own", own, 9.0))
+    )
+    text = page(dataclasses.replace(made, recipe=recipe, trials=trials))
+    assert re.findall(r'<tr><td class="plan">(\w+)</td>(?:(?!</tr>).)*<td class="outcome">delivered', text) == ["own"]
+
+
 def test_trials_are_drawn_with_the_input_on_the_samples_that_they_saw(made):
     trials = tuple(
         Trial(name=str(k), key="", passes=(), outcome="accepted", nbytes=k, metric=0.7, drop=0.1) for k in (100, 900)
@@ -178,7 +194,8 @@ def test_tells_how_sure_the_gate_is(made):
         samples=500,
         draws=1000,
     )
-    assert "95% interval -0.0010 to 0.0090, limit 0.01" in page(dataclasses.replace(made, gate=gate))
+    told = "-0.0010 to 0.0090, each end at a confidence of 95%; limit 0.01"
+    assert told in page(dataclasses.replace(made, gate=gate))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +211,7 @@ def test_tells_how_sure_the_gate_is(made):
             "not judged",
         ),
         ({"version": "original"}, "the original model was delivered"),
-        ({"memory": (100, 50)}, "2.00 times less"),
+        ({"memory": (2 * LEAST, LEAST)}, "2.00 times less"),
     ],
 )
 def test_leaves_out_what_was_not_measured(made, changes, shown):

@@ -82,7 +82,7 @@ def test_a_variable_that_means_nothing_is_refused(text, complaint):
     )
 )
 def test_what_holds_no_variable_stays(content):
-    assert fill(content, {}, source="p") == content
+    assert fill({"a": content}, {}, source="p") == {"a": content}
 
 
 @given(st.dictionaries(st.sampled_from("abc"), st.integers()), st.sampled_from("abc"), st.integers())

@@ -6,6 +6,7 @@ import pytest
 
 from onnxpress import tables
 from onnxpress.passes.report import Harm, Report
+from onnxpress.terminal import brief
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,19 @@ def test_shows_only_the_options_that_were_chosen():
     report = Report("share-kmeans", {"include": ("*",), "exclude": ("a", "b"), "bits": 4, "per": "tensor"})
     assert tables.passes([report]).rows[0][-1] == "exclude a b, bits 4"
     assert tables.passes([Report("unknown", {"x": 1})]).rows[0][-1] == "x 1"
+
+
+def test_options_read_from_a_file_are_the_same_as_those_of_the_pass():
+    report = Report("share-kmeans", {"include": ["*"], "exclude": [], "bits": 4})
+    assert tables.passes([report]).rows[0][-1] == "bits 4"
+
+
+def test_tells_of_the_whole_where_no_layer_changed():
+    report = Report("strip")
+    for action in ("20 constants are stored once", "53 nodes became 29", "3 notes dropped", "4 names shortened"):
+        report.change("graph", action)
+    whole = "20 constants are stored once, 53 nodes became 29, 3 notes dropped, 1 others"
+    assert tables.passes([report]).rows[0][2] == whole
 
 
 def test_what_was_measured_of_the_whole_stands_below_the_passes():
@@ -86,6 +100,26 @@ def test_groups_sites_that_were_left_alone_for_the_same_reason():
     assert tables.skips([Report("encode")]) is None
 
 
+def test_groups_sites_whose_reasons_differ_in_figures_alone():
+    report = Report("share-kmeans")
+    for site, weights in (("a", "144"), ("b", "1,576"), ("c", "432")):
+        report.skip(site, f"has {weights} weights, fewer than min_size 2000")
+    found = tables.skips([report])
+    assert found is not None
+    assert [row[1:] for row in found.rows] == [["3 sites: a, …", "has 144 to 1,576 weights, fewer than min_size 2000"]]
+
+
+def test_names_that_no_line_holds_are_shortened():
+    report, name = Report("encode"), "fused;" * 40
+    report.skip(name, "too small")
+    report.harms = [Harm(name, None, "weight", 3.0)]
+    skips, harms = tables.skips([report]), tables.harms([report])
+    assert skips is not None
+    assert harms is not None
+    assert skips.rows[0][1] == harms.rows[0][2] == brief([name])[0]
+    assert len(brief([name])[0]) == 56
+
+
 def test_counts_why_tensors_carry_codes_or_not():
     report = Report("quantize-static")
     report.tensors = {"a": "codes: Conv reads them", "b": "float: it has 9.1 dB", "c": "float: it has 12.0 dB"}
@@ -113,12 +147,12 @@ def test_shows_the_range_of_figures_in_which_reasons_differ(reasons, joint):
     assert [list(row) for row in found.rows] == [["quantize-static", str(len(reasons)), joint]]
 
 
-def test_names_with_numbers_in_reasons_are_no_figures():
+def test_reasons_that_differ_in_names_alone_are_one():
     report = Report("quantize-static")
     report.tensors = {"a": "float: 'layer.1.5' held NaN", "b": "float: 'layer.2.5' held NaN"}
     found = tables.tensors([report])
     assert found is not None
-    assert [row[2] for row in found.rows] == list(report.tensors.values())
+    assert [row[1:] for row in found.rows] == [["2", "float: … held NaN"]]
 
 
 def test_lists_what_hurts_most():
@@ -132,8 +166,8 @@ def test_lists_what_hurts_most():
 
 def test_says_how_many_reasons_are_not_shown():
     report = Report("encode")
-    for k in range(5):
-        report.skip(str(k), f"reason {k}")
+    for k in "abcde":
+        report.skip(k, f"reason {k}")
     found = tables.skips([report], most=2)
     assert found is not None
     assert len(found.rows) == 2

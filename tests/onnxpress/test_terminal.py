@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from onnxpress.calibration.progress import Silent
-from onnxpress.terminal import Table, clean, complain, plain, progress, say, show
+from onnxpress.terminal import Table, brief, clean, complain, plain, progress, say, show
 
 TABLE = Table("sizes", ("name", ">bytes"), [["a", "10"], ["longer", "2,000"]], ["in all 2,010"])
 
@@ -41,6 +41,17 @@ def test_a_dumb_terminal_gets_none(monkeypatch):
     stream = Terminal()
     show(TABLE, stream=stream)
     assert stream.getvalue() == plain(TABLE) + "\n"
+
+
+def test_long_names_keep_both_ends():
+    long = "a" * 30 + "/" + "b" * 30
+    assert brief(["conv1", long]) == ["conv1", "a" * 27 + "…" + "b" * 28]
+    assert brief([]) == []
+
+
+def test_names_that_would_look_alike_stay_whole():
+    names = ["a" * 40 + middle + "b" * 40 for middle in "xy"]
+    assert brief([*names, "c" * 90, "c" * 90]) == [*names, *["c" * 27 + "…" + "c" * 28] * 2]
 
 
 def test_control_characters_are_blanks():

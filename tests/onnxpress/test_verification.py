@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxpress.calibration.session import CPU
+from onnxpress.calibration.providers import CPU
 from onnxpress.rewriter.errors import ConfigError, FeedError, ModelError, ProviderError
 from onnxpress.rewriter.model import Model
 from onnxpress.verification import verify

@@ -29,16 +29,9 @@ def samples(count, rows=16):
 
 
 @pytest.fixture
-def layers(build):
+def layers(two_layers):
     """x @ w + b -> Relu -> @ v + c -> y, 12 to 10 to 4."""
-    nodes = [
-        helper.make_node("Gemm", ["x", "w", "b"], ["p"], name="first"),
-        helper.make_node("Relu", ["p"], ["h"]),
-        helper.make_node("MatMul", ["h", "v"], ["q"], name="second"),
-        helper.make_node("Add", ["q", "c"], ["y"]),
-    ]
-    weights = {"w": array(12, 10), "b": array(10), "v": array(10, 4), "c": array(4)}
-    return build(nodes, weights, x=["n", 12])
+    return two_layers(w=array(12, 10), b=array(10), v=array(10, 4), c=array(4))
 
 
 def pruned(model):

@@ -50,6 +50,15 @@ def test_models_compute_the_same_and_are_smaller(name, tmp_path):
     assert skip.reason == "there is nothing left to take out"
 
 
+def test_says_what_tensors_were_called(small):
+    before = [name for node in small.to_proto().graph.node for name in node.output]
+    result = Strip()(small)
+    after = [name for node in result.model.to_proto().graph.node for name in node.output]
+    assert [result.report.renamed.get(name, name) for name in after] == before
+    assert set(result.report.renamed) == {new for new, old in zip(after, before, strict=True) if new != old} != set()
+    assert Strip(names=False)(small).report.renamed == {}
+
+
 def test_the_graph_of_a_small_model_takes_little(small, tmp_path):
     path = tmp_path / "small.onnx"
     size = Strip()(small).model.save(path)

@@ -79,6 +79,11 @@ class PrunePositions(SitePass):
         if self.per_channel and self.shape == "box":
             raise wrong(self, "shape", "be free with per_channel: a box is one Conv only where all channels share it")
 
+    @property
+    def times(self) -> bool:
+        """See `Pass.times`."""
+        return self.rewrite
+
     def apply(self, model: Model, bench: Workbench) -> Report:
         """Prune the kernel of every Conv that fits the options, then write smaller products."""
         report = self.report()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Layer:
     biased: bool
 
     @classmethod
-    def of(cls, model: Model, site: Site, pair: Pair, criterion: Criterion, *, reconstruct: bool) -> Layer:
+    def of(cls, model: Model, site: Site, pair: Pair, criterion: Criterion, *, reconstruct: bool) -> Self:
         """The layer of a site."""
         biased = reconstruct and intercept_of(model, site) is not None
         return cls(criterion, reconstruct, Layout.of(site).to_rows(site.array()), pair, biased)

@@ -32,7 +32,8 @@ def test_speed_has_a_column_where_it_was_measured():
 
 
 def test_says_where_another_model_was_delivered():
-    assert "an earlier model" in waterfall(10, [Stage("a", 15, 1.0)], delivered=10)
+    assert "an earlier model" in waterfall(10, [Stage("a", 15, 1.0)], delivered=10, earlier=True)
+    assert "an earlier model" not in waterfall(10, [Stage("a", 8, 1.0)], delivered=7)  # stored under another name
 
 
 def test_a_step_without_gain_can_still_be_seen():

@@ -1,5 +1,6 @@
 """What loading may take, what it took, and what cannot be decoded."""
 
+import itertools
 import re
 
 import ml_dtypes
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxpress.passes.encode import encode as module
+from onnxpress.passes.encode import measuring
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.rewriter.errors import ConfigError
 
@@ -43,13 +45,28 @@ def test_chooses_larger_plans_where_the_smallest_take_too_long(make_model, make_
 def test_tells_what_loading_took_and_what_happens_without_folding(make_model, make_weight):
     weights = {"w": make_weight((64, 64), distinct=16)}
     load, run = Encode()(make_model(weights)).report.notes
-    assert re.fullmatch(r"ONNX Runtime takes -?[\d.,]+ ms longer to load it \(estimated [\d.,]+\)", load)
+    memory = r"(, and up to [\d.,]+ MB more meanwhile)?"
+    assert re.fullmatch(r"ONNX Runtime takes -?[\d.,]+ ms longer to load it \(estimated [\d.,]+\)" + memory, load)
     assert re.search(r"does not fold constants, every run decodes the weights, which takes [\d.,]+ ms", run)
     assert Encode(measure=False)(make_model(weights)).report.notes == []
 
 
+def test_tells_what_memory_loading_took(make_model, make_weight, monkeypatch):
+    seen = itertools.cycle([5_000_000, 25_000_000])  # the dense model and the encoded one, in turns
+    monkeypatch.setattr(measuring, "_highest", lambda *, reset=False: 0 if reset else next(seen))
+    load, _ = Encode()(make_model({"w": make_weight((64, 64), distinct=16)})).report.notes
+    assert load.endswith("), and up to 20.0 MB more meanwhile")
+
+
+def test_does_not_tell_memory_where_the_system_does_not(make_model, make_weight, monkeypatch):
+    monkeypatch.setattr(measuring, "_highest", lambda *, reset=False: None)
+    load, run = Encode()(make_model({"w": make_weight((64, 64), distinct=16)})).report.notes
+    assert load.endswith(")")
+    assert "MB" not in run
+
+
 def test_warns_where_loading_takes_longer_than_it_may(make_model, make_weight, monkeypatch):
-    monkeypatch.setattr(module, "seconds_more", lambda before, after, bench: 0.5)
+    monkeypatch.setattr(module, "opening", lambda before, after, bench: measuring.Opening(0.5, None))
     model = make_model({"w": make_weight((64, 64), distinct=16)})
     (warning,) = Encode(max_load_seconds=0.1)(model).report.warnings
     assert warning.startswith("it takes 0.5 seconds longer to load, max_load_seconds is 0.1")

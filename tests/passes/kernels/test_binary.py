@@ -103,17 +103,9 @@ def test_refuses_what_is_not_finite(form):
         form(np.array([[1.0, np.nan]]))
 
 
-def correlated(random, groups=1, rows=6, k=24, count=400):
-    inputs = random.standard_normal((groups, count, 4)) @ random.standard_normal((groups, 4, k))
-    inputs += 0.2 * random.standard_normal((groups, count, k))
-    weight = random.standard_normal((groups * rows, k))
-    outputs = inputs @ weight.reshape(groups, rows, k).transpose(0, 2, 1)
-    return weight, Normal.of(inputs, outputs)
-
-
 @pytest.mark.parametrize("groups", [1, 2])
-def test_equations_in_scales_give_the_error_of_the_layer(random, groups):
-    weight, normal = correlated(random, groups)
+def test_equations_in_scales_give_the_error_of_the_layer(correlated, groups):
+    weight, normal = correlated(groups)
     book = residual_binary(weight, 2)
     chosen = book.choose(weight)
     parts = in_scales(normal, chosen, book.combinations)
@@ -138,8 +130,8 @@ def test_pooled_equations_solve_for_the_intercepts_of_rows(random):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_scales_are_those_of_the_general_solver(random, bias):
-    weight, normal = correlated(random, groups=2)
+def test_scales_are_those_of_the_general_solver(correlated, bias):
+    weight, normal = correlated(groups=2)
     book = residual_binary(weight, 2)
     parts = in_scales(normal, book.choose(weight), book.combinations)
     found, expected = (form(parts, book.scales, ridge=0.03, bias=bias) for form in (fit_scales, solve))

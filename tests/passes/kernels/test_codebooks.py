@@ -68,6 +68,45 @@ def test_error_is_that_of_the_outputs(seed, kind, bias):
     assert layer.normal.error(layer.books, shift) == pytest.approx(layer.error(layer.books, shift), rel=1e-6)
 
 
+@modest
+@given(seed=st.integers(0, 1000), groups=st.integers(1, 3), some=st.integers(1, 12), bias=st.booleans())
+def test_some_rows_of_a_weight_tell_error_and_slope_exactly(seed, groups, some, bias):
+    layer = Layer(seed, groups=groups, shift=0.5)
+    normal, book = Normal.of(layer.inputs, layer.outputs), layer.books[0]
+    near = BookNormal.near(normal, layer.codes, book, rows=some)
+    shift = np.random.default_rng(seed).standard_normal(len(layer.codes)) if bias else None
+    assert near.error(layer.books, shift) == pytest.approx(layer.error(layer.books, shift), rel=1e-6)
+    steps = 1e-5 * np.eye(book.size)[:, None]
+    slopes = [
+        np.array([of(layer.books + step, shift) ** 2 - of(layer.books - step, shift) ** 2 for step in steps])
+        for of in (near.error, layer.error)
+    ]
+    np.testing.assert_allclose(*slopes, rtol=1e-4, atol=1e-9)  # of differences of squares
+    if some >= len(layer.codes):
+        np.testing.assert_allclose(near.moment, layer.normal.moment, rtol=1e-9, atol=1e-9 * near.moment.max())
+
+
+def test_some_rows_find_values_nearly_as_good_as_all_do():
+    layer, none = Layer(3, rows=60, k=20, values=5, shift=0.5), np.zeros((1, 5), np.bool_)
+    near = BookNormal.near(Normal.of(layer.inputs, layer.outputs), layer.codes, layer.books[0], rows=12)
+    rough, exact = (
+        solve_books(each, layer.books, layer.held, ridge=1e-6, fixed=none, bias=True) for each in (near, layer.normal)
+    )
+    before, least = layer.error(layer.books), layer.error(*exact)
+    assert least < layer.error(*rough) < least + 0.05 * (before - least)
+
+
+def test_a_value_that_none_of_some_rows_has_hardly_moves_on_its_own():
+    layer = Layer(0, rows=40)
+    layer.codes[:] = layer.codes % 2
+    layer.codes[1, 0] = 2  # of the row between those that tell
+    held = np.bincount(layer.codes.reshape(-1), minlength=3)[None].astype(float)
+    near = BookNormal.near(Normal.of(layer.inputs, layer.outputs), layer.codes, layer.books[0], rows=2)
+    found, _ = solve_books(near, layer.books, held, ridge=1e-6, fixed=np.zeros((1, 3), np.bool_), bias=False)
+    assert np.isfinite(found).all()
+    assert layer.error(found) <= layer.error(layer.books)
+
+
 def test_a_greater_ridge_stays_closer():
     layer = Layer(0)
     none = np.zeros(layer.books.shape, np.bool_)

@@ -6,20 +6,11 @@ import pytest
 from onnxpress.passes.kernels.binary import binary, residual_binary, ternary
 from onnxpress.passes.kernels.compensation import compensated
 from onnxpress.passes.kernels.least_squares import error
-from onnxpress.passes.kernels.normal import Normal
-
-
-def correlated(random, groups=1, rows=6, k=24, count=400):
-    inputs = random.standard_normal((groups, count, 4)) @ random.standard_normal((groups, 4, k))
-    inputs += 0.2 * random.standard_normal((groups, count, k))
-    weight = random.standard_normal((groups * rows, k))
-    outputs = inputs @ weight.reshape(groups, rows, k).transpose(0, 2, 1)
-    return weight, Normal.of(inputs, outputs)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
-def test_making_up_for_errors_lowers_that_of_the_outputs(random, groups):
-    weight, normal = correlated(random, groups)
+def test_making_up_for_errors_lowers_that_of_the_outputs(correlated, groups):
+    weight, normal = correlated(groups)
     book = binary(weight)
     before, after = (
         error(normal, book.values(chosen)) for chosen in (book.choose(weight), compensated(weight, normal.moment, book))
@@ -36,8 +27,8 @@ def test_making_up_for_errors_is_rounding_where_inputs_are_independent(random):
     np.testing.assert_array_equal(unseen, book.choose(weight))
 
 
-def test_pruned_weights_stay_so_while_others_make_up(random):
-    weight, normal = correlated(random)
+def test_pruned_weights_stay_so_while_others_make_up(correlated):
+    weight, normal = correlated()
     weight[:, ::3] = 0
     for book in (residual_binary(weight, 1, keep_zero=True), ternary(weight)):
         values = book.values(compensated(weight, normal.moment, book))

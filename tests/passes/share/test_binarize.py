@@ -27,14 +27,8 @@ def samples(count, rows=32):
 
 
 @pytest.fixture
-def layers(build):
-    nodes = [
-        helper.make_node("Gemm", ["x", "w", "b"], ["p"], name="first"),
-        helper.make_node("Relu", ["p"], ["h"]),
-        helper.make_node("MatMul", ["h", "v"], ["q"], name="second"),
-        helper.make_node("Add", ["q", "c"], ["y"]),
-    ]
-    return build(nodes, {"w": array(40, 30), "b": array(30), "v": array(30, 20), "c": array(20)}, x=["n", 40])
+def layers(two_layers):
+    return two_layers(w=array(40, 30), b=array(30), v=array(30, 20), c=array(20))
 
 
 @pytest.fixture

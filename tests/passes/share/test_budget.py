@@ -293,7 +293,7 @@ def test_bytes_are_shared_out_again_where_the_outputs_are_far_from_what_was_pred
     monkeypatch.setattr(sharing, "_FAR", np.inf)
     first = budget(bytes=8_000)(layers, shown)
     lost = [float(each.report.notes[-1].split()[1]) for each in (first, second)]
-    assert lost[0] < lost[1] - 2
+    assert lost[0] < lost[1] - 1
 
 
 def test_only_as_many_weights_have_huffman_codes_as_there_is_time_for(layers):

@@ -33,17 +33,9 @@ def samples(count, seed=0):
 
 
 @pytest.fixture
-def layers(build):
+def layers(two_layers):
     """x @ w + b -> Relu -> @ v + c -> y, 16 to 40 to 20."""
-    nodes = [
-        helper.make_node("Gemm", ["x", "w", "b"], ["p"], name="first"),
-        helper.make_node("Relu", ["p"], ["h"]),
-        helper.make_node("MatMul", ["h", "v"], ["q"], name="second"),
-        helper.make_node("Add", ["q", "c"], ["y"]),
-    ]
-    return build(
-        nodes, {"w": array(1, 16, 40), "b": array(2, 40), "v": array(3, 40, 20), "c": array(4, 20)}, x=["n", 16]
-    )
+    return two_layers(w=array(1, 16, 40), b=array(2, 40), v=array(3, 40, 20), c=array(4, 20))
 
 
 @pytest.fixture

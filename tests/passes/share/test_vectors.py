@@ -46,16 +46,9 @@ def samples(count, seed=1, rows=24):
 
 
 @pytest.fixture
-def layers(build):
+def layers(two_layers):
     """x @ w + b -> Relu -> @ v + c -> y, 32 to 48 to 16."""
-    nodes = [
-        helper.make_node("Gemm", ["x", "w", "b"], ["p"], name="first"),
-        helper.make_node("Relu", ["p"], ["h"]),
-        helper.make_node("MatMul", ["h", "v"], ["q"], name="second"),
-        helper.make_node("Add", ["q", "c"], ["y"]),
-    ]
-    weights = {"w": normal(0, 32, 48), "b": normal(1, 48), "v": normal(2, 48, 16), "c": normal(3, 16)}
-    return build(nodes, weights, x=["n", 32])
+    return two_layers(w=normal(0, 32, 48), b=normal(1, 48), v=normal(2, 48, 16), c=normal(3, 16))
 
 
 def distance(run, model, original):

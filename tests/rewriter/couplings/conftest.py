@@ -1,4 +1,4 @@
-"""Random small graphs of the operators that couplings know."""
+"""A model of two layers, and random small graphs of the operators that couplings know."""
 
 from collections.abc import Callable
 
@@ -275,3 +275,15 @@ def random_graph() -> Callable[..., RandomGraph]:
 def layers() -> list[Callable[[RandomGraph], None]]:
     """Steps of the operators that compute; those that move elements stand in the test of removal."""
     return LAYERS
+
+
+@pytest.fixture
+def model(parse) -> Model:
+    """Six neurons that may go or change places, three that may not."""
+    random = np.random.default_rng(0)
+    weights = {"w": (4, 6), "b": (6,), "last": (6, 3)}
+    return parse(
+        "g (float[2,4] x) => (float[2,3] y) <float[2,6] h, float[2,6] r> "
+        "{ h = Gemm(x, w, b) r = Relu(h) y = MatMul(r, last) }",
+        **{name: random.standard_normal(shape).astype(np.float32) for name, shape in weights.items()},
+    )

@@ -10,18 +10,6 @@ def f32(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
-@pytest.fixture
-def model(parse) -> Model:
-    """Six neurons that may change places, three that may not."""
-    return parse(
-        "g (float[2,4] x) => (float[2,3] y) <float[2,6] h, float[2,6] r> "
-        "{ h = Gemm(x, w, b) r = Relu(h) y = MatMul(r, last) }",
-        w=f32(4, 6),
-        b=f32(6),
-        last=f32(6, 3),
-    )
-
-
 def test_every_constant_has_the_new_order(model: Model, run) -> None:
     before = {constant.name: model.array(constant).copy() for constant in model.constants()}
     wanted, order = run(model, x=f32(2, 4)), np.array([3, 0, 1, 5, 4, 2])

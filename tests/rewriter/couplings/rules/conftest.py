@@ -25,6 +25,18 @@ def draw(rng) -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
+def microsoft(parse) -> Callable[..., Model]:
+    """A model that may use com.microsoft."""
+
+    def make(text: str, **weights: np.ndarray) -> Model:
+        model = parse(text, **weights)
+        model.import_domain("com.microsoft", 1)
+        return model
+
+    return make
+
+
+@pytest.fixture
 def groups() -> Callable[[Model], dict[str, Group]]:
     """Groups by name."""
     return lambda model: {group.name: group for group in find_couplings(model).groups}

@@ -158,18 +158,6 @@ def test_a_head_is_turned_by_itself(parse, thin, draw):
     assert group.size == 3
 
 
-@pytest.fixture
-def microsoft(parse):
-    """A model that may use com.microsoft."""
-
-    def make(text, **weights):
-        model = parse(text, **weights)
-        model.import_domain("com.microsoft", 1)
-        return model
-
-    return make
-
-
 @pytest.mark.parametrize("sizes", ["", ", qkv_hidden_sizes = [6, 6, 6]"])
 def test_heads_of_the_fused_operator_go(microsoft, thin, draw, sizes):
     model = microsoft(

@@ -4,18 +4,6 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture
-def microsoft(parse):
-    """A model that may use com.microsoft."""
-
-    def make(text, **weights):
-        model = parse(text, **weights)
-        model.import_domain("com.microsoft", 1)
-        return model
-
-    return make
-
-
 @pytest.mark.parametrize(
     "node",
     [
