@@ -13,6 +13,8 @@ from onnxpress.calibration.session import Runner
 from onnxpress.host import versions
 from onnxpress.outcome import CompressionResult, unmet
 from onnxpress.passes.base import Workbench
+from onnxpress.passes.encode.encode import Encode
+from onnxpress.passes.encode.measuring import opening
 from onnxpress.passes.normalise import Normalise
 from onnxpress.recipe import Limits, plain
 from onnxpress.rewriter.errors import ConfigError
@@ -29,6 +31,10 @@ from onnxpress.search.workshop import Workshop
 
 FEW = 30
 """Samples below which draws from them hardly differ, so that a confidence looks better than it is."""
+
+
+_SLOW, _WIDE = 0.2, 100_000_000
+"""Seconds and bytes of memory that loading may take more before that is worth a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +82,19 @@ class Contest:
         finals = Finals(scales=scales, judging=parts.judge, bench=self.bench, seconds=self.seconds)
         result, notes = self._judged(found, finals, workshop, ledger)
         made = Artifact.of(self.made)  # stored under its own name, so with other hashes than in the folder
-        notes += search.ahead.notes
+        notes += [*search.ahead.notes, *self._loading(result)]
         warnings = (*self._warnings(parts), *result.verification.warnings, *parts.warnings, *_doubts(result), *notes)
         return replace(result, warnings=warnings, bytes_after=made.nbytes, hashes_after=made.hashes())
+
+    def _loading(self, result: CompressionResult) -> list[str]:
+        """What it takes to load weights that are encoded: candidates were made without measuring it."""
+        coded = result.version == "compressed" and any(isinstance(each, Encode) for each in result.recipe.passes)
+        found = opening(self.model, Model.load(self.made), self.bench) if coded else None
+        if found is None or (found.seconds < _SLOW and (found.nbytes or 0) < _WIDE):
+            return []
+        memory = "" if found.nbytes is None else f" and {found.nbytes / 1e6:,.0f} MB more memory meanwhile"
+        less = "a recipe with `encode: {huffman: false}` takes less"
+        return [f"loading it takes {found.seconds:.2g} s longer{memory}; {less}"]
 
     def _check_confidence(self, scales: Scales) -> None:
         """Refuse a confidence that no candidate can have, before any is made.

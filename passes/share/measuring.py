@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from onnxpress.passes.kernels.allocation import Option, hull
 from onnxpress.passes.kernels.arrays import Array, Float64Array
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.kernels.least_squares import error, solve
-from onnxpress.passes.kernels.normal import Normal
 from onnxpress.passes.prune.trials import Altered, Trials
 from onnxpress.passes.prune.zeros.budget import harm_of
 from onnxpress.passes.prune.zeros.criteria import Criterion
@@ -36,17 +34,11 @@ _SAMPLED = 1 << 17
 _TRACE = 1e-6
 """Importance of a weight that reads nothing, as part of the mean."""
 
-_FEW = 4
-"""So many times more outputs than are judged: so few of them must not miss those that have most of the energy."""
-
 _SETTLED = 1e-4
 """Where values have settled well enough to be judged by; those that are written settle further."""
 
 _WIDTHS = 4
 """Widths that are measured, at most."""
-
-DAMPINGS = (1.0, 0.3, 0.1, 0.03, 0.01)
-"""Of second moments, as a part of their diagonal: few samples want more of it."""
 
 _USUAL = 0.03
 HARMS = (_USUAL, 0.3, 0.003)
@@ -62,14 +54,12 @@ class Grid:
         widths: bits of codes, ascending.
         huffman: whether Huffman codes may be taken.
         points: of `HARMS` at which a layer is tried in the model.
-        damping: of second moments, with which a layer is pruned first.
     """
 
     sparsities: tuple[float, ...]
     widths: tuple[int, ...]
     huffman: bool
     points: int = len(HARMS)
-    damping: float = 0.1
 
     @property
     def measured(self) -> tuple[int, ...]:
@@ -81,51 +71,6 @@ class Grid:
         """Parts that may stay of a weight, ascending; it gets no denser than it is."""
         wanted = {min(before, 1 - each) for each in self.sparsities}
         return np.array(sorted(wanted))
-
-
-class Drawn(Layer):
-    """A layer of which some outputs tell, drawn evenly; of very many half by their energy, which few may have."""
-
-    @cached_property
-    def _chances(self) -> Float64Array:
-        """Of each output of a group to be drawn, [rows]."""
-        energy = self.pair.fit.energy.sum(axis=0) + self.pair.held_out.energy.sum(axis=0)
-        count, whole = len(super().chosen), float(energy.sum())
-        if count == len(energy):
-            return np.ones(count)
-        even = np.full(len(energy), count / len(energy))
-        return (even + count * energy / whole) / 2 if _FEW * count < len(energy) and 0 < whole < math.inf else even
-
-    @property
-    def chosen(self) -> Array:
-        """Outputs of each group by which the layer is judged, numbered within the group."""
-        places = np.cumsum(self._chances)
-        steps = np.arange(round(places[-1])) + 0.5
-        return np.unique(np.minimum(np.searchsorted(places, steps), len(places) - 1))
-
-    def noise(self, attempt: Attempt) -> float:
-        """Σ of squared errors of all outputs over Σ of their squares, as some of them tell (Horvitz and Thompson)."""
-        held_out, chosen = self.pair.held_out, self.chosen
-        whole = float(held_out.energy.sum())
-        if len(chosen) == held_out.cross.shape[1] or not whole:
-            return attempt.noise
-        told = 1 / np.sqrt(np.minimum(1, self._chances[chosen]))
-        some, each = _times(held_out.outputs(chosen), told), np.tile(told, len(held_out.cross))
-        shift = None if attempt.shift is None else attempt.shift * each
-        lost = error(some, attempt.weight * each[:, np.newaxis], shift) ** 2
-        return lost * float(some.energy.sum()) / whole if lost else 0.0
-
-
-def _times(normal: Normal, factors: Float64Array) -> Normal:
-    """Equations of outputs times a factor, [rows of a group]."""
-    return Normal(
-        normal.moment,
-        normal.cross * factors[:, np.newaxis],
-        normal.input_sum,
-        normal.output_sum * factors,
-        normal.energy * factors**2,
-        normal.count,
-    )
 
 
 def density_of(array: Array) -> float:
@@ -147,7 +92,7 @@ def by_layer(model: Model, site: Site, pair: Pair, grid: Grid, trials: Trials) -
         RefusalError: its equations cannot be solved.
     """
     criterion = Criterion("alps", Unstructured(), Form.of(site))
-    layer = Drawn.of(model, site, pair, criterion, reconstruct=True)
+    layer = Layer.of(model, site, pair, criterion, reconstruct=True)
     before = density_of(layer.weight)
     densities = grid.densities(before)
     fit, held_out = (each.outputs(layer.chosen) for each in (pair.fit, pair.held_out))
@@ -157,11 +102,11 @@ def by_layer(model: Model, site: Site, pair: Pair, grid: Grid, trials: Trials) -
         return Attempt(weight, shift, error(held_out, weight, shift) ** 2)
 
     try:
-        pruned, damping = _pruned(layer, densities, before, grid.damping)
+        pruned, damping = _pruned(layer, densities, before)
         importance = _importance(pair, len(pruned[0]))
         with threads_for(layer.weight.shape[1]):
             coders = [_coder(weight, importance, d, grid) for d, weight in zip(densities, pruned, strict=True)]
-            known = _known(site, before, densities, coders, grid, lambda coded: layer.noise(attempt(coded)))
+            known = _known(site, before, densities, coders, grid, lambda coded: attempt(coded).noise)
             harms = _harms(
                 known, coders, HARMS[: grid.points], lambda coded: harm_of(site, layer, attempt(coded), trials)
             )
@@ -209,31 +154,12 @@ def largest(weight: Array, density: float) -> Array:
     return np.where(sizes >= border, weight, 0).astype(weight.dtype)
 
 
-def _pruned(layer: Layer, densities: Float64Array, before: float, damping: float) -> tuple[list[Array], float]:
+def _pruned(layer: Layer, densities: Float64Array, before: float) -> tuple[list[Array], float]:
     """Some outputs at each density, as they are where nothing goes; and the damping with which they were pruned."""
     less = [float(1 - each) for each in densities if each < before]
-    dense = [layer.weight[layer.rows].astype(np.float64)] * (len(densities) - len(less))
-    if not less:
-        return dense, damping
-    middle = less[len(less) // 2]
-    best, damping = _damped(layer, middle, damping)
-    return [best if each == middle else layer.attempt(each, damping).weight for each in less] + dense, damping
-
-
-def _damped(layer: Layer, sparsity: float, first: float) -> tuple[Array, float]:
-    """Some outputs with the damping that does best on samples held out, and that; by steps from the first one."""
-    begun = min(DAMPINGS, key=lambda each: abs(math.log(each / first)))
-    best, damping = layer.attempt(sparsity, begun), begun
-    for onward in (1, -1):
-        place = DAMPINGS.index(begun) + onward
-        while 0 <= place < len(DAMPINGS):
-            found = layer.attempt(sparsity, DAMPINGS[place])
-            if found.noise >= best.noise:
-                break
-            best, damping, place = found, DAMPINGS[place], place + onward
-        if damping != begun:
-            break
-    return best.weight, damping
+    damping = layer.damping(less[len(less) // 2]) if less else 1.0
+    found = [layer.attempt(sparsity, damping).weight for sparsity in less]
+    return found + [layer.weight[layer.rows].astype(np.float64)] * (len(densities) - len(less)), damping
 
 
 def _coder(weight: Array, importance: Array | None, density: float, grid: Grid) -> Coder:

@@ -20,7 +20,7 @@ from onnxpress.passes.kernels.packing import distinct
 from onnxpress.passes.prune.zeros.criteria import Criterion, Problem
 from onnxpress.passes.prune.zeros.layers import Layer
 from onnxpress.passes.prune.zeros.patterns import Form, Unstructured
-from onnxpress.passes.refit import refit_site
+from onnxpress.passes.prune.zeros.second_order import PruneSecondOrder
 from onnxpress.passes.report import Report
 from onnxpress.passes.selection import Layout, RefusalError
 from onnxpress.passes.share.coder import ShareWithin
@@ -37,8 +37,9 @@ NAME = "share-budget"
 _PACE, _SPARSE = 2, 0.5
 """Rounds of `alternate` with one penalty where fewer weights stay than that; elsewhere one will do."""
 
-_REFITTED = 1 << 26
-"""Weights times inputs up to which those that stay are refitted."""
+_LARGE = 1 << 26
+"""Weights times inputs above which no other damping is looked for than that of the outputs that were measured, and the
+weights that stay are not refitted: that takes long and gains less than 0.1 dB."""
 
 
 def layers(
@@ -57,8 +58,6 @@ def layers(
 def thinned(model: Model, site: Site, pair: Pair, density: float, *, damping: float) -> Pair:
     """Prune a weight by its equations, which the weights that stay and the bias make up for.
 
-    Small weights are refitted once more; of large ones that takes long and gains less than 0.1 dB.
-
     Args:
         model: holds the weight.
         site: of the weight.
@@ -74,9 +73,8 @@ def thinned(model: Model, site: Site, pair: Pair, density: float, *, damping: fl
     """
     criterion, layout = Criterion("alps", Unstructured(), Form.of(site)), Layout.of(site)
     layer, intercept = Layer.of(model, site, pair, criterion, reconstruct=True), intercept_of(model, site)
-    width = layer.weight.shape[1]
     try:
-        with threads_for(width):
+        with threads_for(layer.weight.shape[1]):
             total = pair.total
             posed = Problem.of(total, layer.weight, biased=layer.biased)
             pace = _PACE if density < _SPARSE else 1
@@ -87,9 +85,7 @@ def thinned(model: Model, site: Site, pair: Pair, density: float, *, damping: fl
         raise RefusalError(str(failure)) from failure
     before = None if intercept is None else intercept.read(model)
     model.replace_weight(site.weight, narrowed(layout.from_rows(found.weight), site.weight.dtype))
-    small = layer.weight.size * width <= _REFITTED
-    fitted = small and math.isfinite(refit_site(model, site, pair, mask=layout.from_rows(found.mask)).ridge)
-    if not fitted and shift is not None and intercept is not None:
+    if shift is not None and intercept is not None:
         intercept.add(model, shift)
     if intercept is None or before is None:
         return pair
@@ -153,9 +149,21 @@ class Work:
         """Prune one weight; gives its equations with the bias that it has now."""
         if pair is not None:
             with suppress(RefusalError):  # the largest will do
-                return thinned(self.model, site, pair, density, damping=damping)
+                if site.size * pair.fit.moment.shape[-1] > _LARGE:
+                    return thinned(self.model, site, pair, density, damping=damping)
+                return self._searched(site, pair, density)
         self.model.replace_weight(site.weight, largest(site.array(), density))
         return pair
+
+    def _searched(self, site: Site, pair: Pair, density: float) -> Pair:
+        """Prune one weight with the damping and the ridge that samples held out find best."""
+        intercept = intercept_of(self.model, site)
+        before = None if intercept is None else intercept.read(self.model)
+        PruneSecondOrder(sparsity=1 - density).prune_site(self.model, site, pair, 1 - density, Report(NAME))
+        if intercept is None or before is None:
+            return pair
+        moved = before - intercept.read(self.model)
+        return Pair(pair.fit.shifted(moved), pair.held_out.shifted(moved)) if moved.any() else pair
 
     def _tell(self, site: Site, before: Array, nbytes: int, offer: Offer, pair: Pair | RefusalError) -> None:
         after = site.array()

@@ -231,7 +231,6 @@ class Sharing:
                         found.append(by_weight(site, grid, trials))
                     else:
                         found.append(by_layer(model, site, pair, grid, trials))
-                        grid = replace(grid, damping=found[-1].damping)  # most layers are alike
                 except RefusalError as refusal:
                     self._report.skip(site.name, str(refusal))
         ratios = [ratio for each in found for _, ratio in each.harms]

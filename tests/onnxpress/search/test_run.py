@@ -14,7 +14,7 @@ from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.report import account
 from onnxpress.rewriter.errors import ConfigError, FeedError
-from onnxpress.search import measure, search
+from onnxpress.search import measure, run, search
 from onnxpress.search import run as module
 from onnxpress.search.measure import falls_short
 from onnxpress.search.plans import Plan, Route
@@ -153,3 +153,9 @@ def test_memory_is_told_of_where_it_is_the_goal(model, out, samples, monkeypatch
     result = compress(model, out, goal="memory", min_sqnr=5, data=samples, bench_seconds=QUICK)
     assert account(result)["memory"] == (8 << 20, 2 << 20)
     assert ["memory", "8.39 MB", "2.10 MB", "4.00 times less"] in [list(row) for row in summary(result).rows]
+
+
+def test_what_loading_takes_is_told_where_weights_are_encoded(model, out, samples, monkeypatch):
+    monkeypatch.setattr(module, "_SLOW", -1e9)
+    result = compress(model, out, goal="size", min_sqnr=5, data=samples, bench_seconds=QUICK)
+    assert any("huffman: false" in each for each in result.warnings)
