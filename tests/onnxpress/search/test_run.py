@@ -14,7 +14,7 @@ from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.report import account
 from onnxpress.rewriter.errors import ConfigError, FeedError
-from onnxpress.search import measure, run, search
+from onnxpress.search import measure, search
 from onnxpress.search import run as module
 from onnxpress.search.measure import falls_short
 from onnxpress.search.plans import Plan, Route
