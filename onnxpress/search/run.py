@@ -15,6 +15,7 @@ from onnxpress.outcome import CompressionResult, unmet
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.encode.measuring import opening
+from onnxpress.passes.idle import why_idle
 from onnxpress.passes.normalise import Normalise
 from onnxpress.recipe import Limits, plain
 from onnxpress.rewriter.errors import ConfigError
@@ -126,7 +127,7 @@ class Contest:
                 return judged, [told] if reasons else []
             reasons.append(f"{trial.name}: {'; '.join(failing)}")
         self._copy()
-        return finals.original(_why(reasons, ledger.trials), ledger.trials), []
+        return finals.original(_why(reasons, ledger.trials, self.model), ledger.trials), []
 
     def _parts(self) -> Parts:
         assert self.bench.feed is not None
@@ -174,10 +175,12 @@ def _doubts(result: CompressionResult) -> list[str]:
     return [f"{gate.metric} was judged on {gate.samples} samples, too few for its confidence to say much: give more"]
 
 
-def _why(reasons: Sequence[str], trials: Sequence[Trial]) -> str:
+def _why(reasons: Sequence[str], trials: Sequence[Trial], model: Model) -> str:
     """Why nothing was gained, in a line."""
     if reasons:
         return f"no candidate stood the last judgement, so the input is delivered unchanged: {' | '.join(reasons)}"
+    if len(trials) > 1 and trials[0].digest and {each.digest for each in trials} == {trials[0].digest}:
+        return f"no pass finds anything to do, so the input is delivered unchanged: {why_idle(model)}"
     near = sorted((each for each in trials if each.passes), key=lambda each: -each.gain)[:2]
     told = [f"{each.name}: {each.reason or 'what it gains is within noise'}" for each in near]
     why = " | ".join(told) or "there was time for no candidate"

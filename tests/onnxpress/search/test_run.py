@@ -14,6 +14,7 @@ from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.report import account
 from onnxpress.rewriter.errors import ConfigError, FeedError
+from onnxpress.rewriter.model import Model
 from onnxpress.search import measure, search
 from onnxpress.search import run as module
 from onnxpress.search.measure import falls_short
@@ -107,10 +108,11 @@ def test_few_samples_make_no_confidence_and_that_is_said(model, out, samples):
     assert any("judged on 16 samples, too few" in each for each in result.warnings)
 
 
-def test_every_candidate_has_a_reason():
-    trials = [Trial(name="a", key="k", passes=({"encode": {}},), outcome="accepted", gain=1.001)]
-    assert "a: what it gains is within noise" in module._why([], trials)
-    assert "there was time for no candidate" in module._why([], [])
+def test_every_candidate_has_a_reason(model):
+    trials = [Trial(name="a", key="k", passes=({"encode": {}},), outcome="accepted", gain=1.001, digest="d")]
+    assert "a: what it gains is within noise" in module._why([], trials, Model.load(model))
+    assert "there was time for no candidate" in module._why([], [], Model.load(model))
+    assert "no pass finds anything to do" in module._why([], trials * 2, Model.load(model))
 
 
 def test_a_candidate_for_which_there_is_no_time_does_not_end_the_others(model, out, samples, monkeypatch):
