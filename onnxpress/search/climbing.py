@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from onnxpress.search.plans import Plan, Route
 from onnxpress.search.trial import Trial
@@ -22,6 +25,7 @@ class Climb:
 
     route: Route
     tried: dict[str, float] = field(default_factory=dict)
+    _gains: dict[float, float] = field(default_factory=dict)
     _low: float = 0.0
     _high: float = 1.0
     _ended: bool = False
@@ -32,9 +36,23 @@ class Climb:
         plan = self.route.plan(self._at)
         return None if self._ended or len(self.tried) == self.route.steps or plan.key in self.tried else plan
 
+    @property
+    def promise(self) -> float:
+        """What the next plan may gain, by those beside it on the route; infinite where nothing is known of it yet."""
+        known = sorted(self._gains.items())
+        if not known:
+            return math.inf
+        return float(np.interp(self._at, [at for at, _ in known], [gain for _, gain in known]))
+
+    @property
+    def most(self) -> float:
+        """What the next plan gains at most: stronger ones gain more; infinite where none was tried."""
+        return min((gain for at, gain in self._gains.items() if at >= self._at), default=math.inf)
+
     def take(self, trial: Trial) -> None:
         """Go on by what the next plan came to."""
         strength = self.tried[trial.key] = self._at
+        self._gains[strength] = trial.gain
         if trial.outcome == "failed":
             self._ended = True
         elif trial.outcome == "lossy":

@@ -116,7 +116,7 @@ def sizes(*, learns: bool) -> list[Route]:
         bits = round(8 - 5 * strength)
         return packed(Plan(f"pairs in {bits} bits", (ShareVectors(length=2, bits=bits),)))
 
-    return [Route("sharing", shared, 0.4), Route("budget", budgeted, 0.3, 6), Route("sub-vectors", vectors, 0.0, 3)]
+    return [Route("sharing", shared, 0.4), Route("budget", budgeted, 0.2, 6), Route("sub-vectors", vectors, 0.0, 3)]
 
 
 def numbers(bench: Workbench, goal: Goal) -> list[Route]:

@@ -79,21 +79,30 @@ class Search:
         return wanted is not None and bool(best) and best[0][1].gain >= wanted
 
     def _explore(self, routes: Iterable[Route]) -> None:
-        """Climb all routes, one step of each in turn."""
+        """Climb all routes: one step of each first, then of the one whose next promises most."""
         climbs = [Climb(route) for route in routes]
         self._climbs.extend(climbs)
         waiting = [(each, plan) for each in climbs if (plan := each.next)]
         while waiting and not self.done:
+            best = max((each.gain for _, each in self._accepted()), default=0.0)
+            self._leave(plan for route, plan in waiting if route.most <= best)
+            waiting = sorted((each for each in waiting if each[0].most > best), key=lambda each: -each[0].promise)
+            if not waiting:
+                break
             self._make_ahead([plan for _, plan in waiting])
             route, plan = waiting.pop(0)
             trial = self._try(plan, spare=self._reserved())
             if trial is None:
-                self.workshop.drop(plan)
+                self._leave([plan])
                 continue  # one of another route may take less time
             route.take(trial)
             if following := route.next:
                 waiting.append((route, following))
-        for _, plan in waiting:
+        self._leave(plan for _, plan in waiting)
+
+    def _leave(self, plans: Iterable[Plan]) -> None:
+        """Remove what may have been made of plans that are not to be measured."""
+        for plan in plans:
             if self.ledger.recall(plan.key) is None:
                 self.workshop.drop(plan)
 
@@ -106,7 +115,7 @@ class Search:
         if goal != "size":
             return plan
         gentler = [each for route in self._climbs if plan.key in route.tried for each in route.gentler(plan.key)]
-        return gentler[-1] if gentler else plan
+        return gentler[0] if gentler else plan
 
     @property
     def _nbytes(self) -> int:

@@ -1,5 +1,7 @@
 """A route is climbed by halving the step, and has somewhat gentler plans in reserve."""
 
+from dataclasses import replace
+
 import pytest
 
 from onnxpress.passes.encode.encode import Encode
@@ -36,6 +38,23 @@ def test_closes_in_on_what_is_just_good_enough(limit):
 
 def test_ends_where_nothing_new_comes():
     assert climbed(Climb(Route("r", lambda at: Plan("0.5", (Encode(),)), 0.5, 5)), 1.0) == [0.5]
+
+
+def test_promises_what_plans_beside_the_next_gained():
+    climb = Climb(route())
+    assert climb.promise == float("inf")
+    climb.take(replace(trial(climb.next, "accepted"), gain=4.0))
+    assert climb.promise == 4.0  # of a stronger one nothing else is known
+    climb.take(replace(trial(climb.next, "lossy"), gain=8.0))
+    assert climb.promise == 6.0
+    assert climb.most == 8.0
+
+
+def test_nothing_bounds_a_plan_that_is_stronger_than_all_before():
+    climb = Climb(route())
+    assert climb.most == float("inf")
+    climb.take(replace(trial(climb.next, "accepted"), gain=4.0))
+    assert climb.most == float("inf")
 
 
 def test_ends_where_a_plan_fails():
