@@ -117,7 +117,12 @@ class Contest:
         """The best that stands the last judgement, else the input, and what is to be said of those that did not."""
         least = 1.0 if self.budget.goal == "latency" else LEAST_GAIN
         reasons: list[str] = []
-        for plan, trial in [each for each in found if each[1].gain > least][:FINALISTS]:
+        failed: list[Trial] = []
+        for plan, trial in [each for each in found if each[1].gain > least]:
+            if len(failed) == FINALISTS:
+                break
+            if not all(trial.surer_than(each) for each in failed):
+                continue  # one that is no surer than what failed is likelier to pass by luck
             made = workshop.make(plan)
             judged = finals.judge(plan, made, ledger.trials)
             failing = dict.fromkeys((*judged.unmet, *unmet(judged, self.limits)))
@@ -125,6 +130,7 @@ class Contest:
                 Model.load(made.path).save(self.made)
                 told = f"{len(reasons)} that seemed better did not stand the last judgement: {' | '.join(reasons)}"
                 return judged, [told] if reasons else []
+            failed.append(trial)
             reasons.append(f"{trial.name}: {'; '.join(failing)}")
         self._copy()
         return finals.original(_why(reasons, ledger.trials, self.model), ledger.trials), []

@@ -11,7 +11,6 @@ from onnxpress.rewriter.errors import OnnxpressError
 from onnxpress.search.ahead import Ahead
 from onnxpress.search.budget import Goal
 from onnxpress.search.climbing import Climb
-from onnxpress.search.finals import FINALISTS
 from onnxpress.search.ledger import Ledger, digest_of
 from onnxpress.search.measure import Scales
 from onnxpress.search.plans import NORMALISED, Plan, Route, numbers, sizes, structures, together
@@ -21,8 +20,14 @@ from onnxpress.search.workshop import Workshop
 RESERVED = 0.15
 """Part of the time that the judgement of the best is left."""
 
-_NEAR = 0.7
+_NEAR = 0.5
 """Of the best gain: what still is a finalist to be glad of."""
+
+_SURE = (0.95, 0.99)
+"""Probabilities below each of which the best needs one more plan in reserve."""
+
+_KEPT = 6
+"""Models that stay until the last judgement: the best, and surer ones behind them."""
 
 _MARGIN = 1.0
 """Decibels above the limit with which other samples will hardly find an output too bad."""
@@ -124,26 +129,29 @@ class Search:
         return best[0][1].nbytes if best else self.scales.nbytes
 
     def _secure(self) -> None:
-        """Put somewhat gentler plans by where the best is only just good enough for other samples to judge it."""
+        """Put somewhat gentler plans by where other samples may find that the best loses too much."""
         accepted = self._accepted()
-        if not accepted or self._sure(accepted[0][1]):
+        if not accepted:
             return
         best = accepted[0][1]
-        near = sum(each.gain >= _NEAR * best.gain for _, each in accepted)
+        near = sum(each.gain >= _NEAR * best.gain and each.surer_than(best) for _, each in accepted)
         for route in (each for each in self._climbs if best.key in each.tried):
-            for plan in route.gentler(best.key)[: max(0, FINALISTS - near)]:
+            for plan in route.gentler(best.key)[: max(0, self._doubts(best) - near)]:
                 self._try(plan, whatever=True)
 
-    def _sure(self, trial: Trial) -> bool:
-        """Whether a candidate is so good that other samples will hardly find it too bad."""
+    def _doubts(self, trial: Trial) -> int:
+        """How many plans in reserve a candidate needs, by how surely it keeps to the budget."""
         budget = self.scales.budget
-        steady = trial.probability is None or trial.probability >= (1 + budget.confidence) / 2
-        return steady and (budget.sqnr is None or trial.sqnr is None or trial.sqnr >= budget.sqnr + _MARGIN)
+        close = budget.sqnr is not None and trial.sqnr is not None and trial.sqnr < budget.sqnr + _MARGIN
+        sure = 1.0 if trial.probability is None else trial.probability
+        return max(int(close), sum(sure < each for each in _SURE))
 
     def _reserved(self) -> float:
-        """Seconds that are left for a plan in reserve."""
+        """Seconds that are left for plans in reserve."""
         best = self._accepted()[:1]
-        return 0.0 if not best or self._sure(best[0][1]) else best[0][1].seconds
+        if not best:
+            return 0.0
+        return self._doubts(best[0][1]) * min(self._alike(best[0][0]), default=0.0)
 
     def _make_ahead(self, plans: Sequence[Plan]) -> None:
         """Let several workers make what waits, where there is time for it; each is measured when its turn comes."""
@@ -190,9 +198,12 @@ class Search:
 
     def _expected(self, plan: Plan) -> float:
         """Seconds that a candidate takes, by those before it that end in the same way."""
+        return max(self._alike(plan), default=0.0)
+
+    def _alike(self, plan: Plan) -> list[float]:
+        """Seconds of the candidates made by the same passes."""
         names = [each.name for each in plan.passes]
-        alike = [t.seconds for t in self.ledger.trials if [next(iter(each)) for each in t.passes] == names]
-        return max(alike, default=0.0)
+        return [t.seconds for t in self.ledger.trials if [next(iter(each)) for each in t.passes] == names]
 
     def _accepted(self) -> list[tuple[Plan, Trial]]:
         found = [each for each in self.ledger.trials if each.accepted]
@@ -200,7 +211,7 @@ class Search:
 
     def _tidy(self) -> None:
         """Remove models that nothing needs any more."""
-        kept = {trial.key for _, trial in self._accepted()[:3]}
+        kept = {trial.key for _, trial in self._accepted()[:_KEPT]}
         for trial in self.ledger.trials:
             if trial.key not in kept:
                 self.workshop.drop(self._plans[trial.key])

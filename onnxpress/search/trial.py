@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -62,6 +63,14 @@ class Trial:
     def settled(self, best: float) -> bool:
         """Whether it was measured as far as it would be beside this best; one that is weak was not to the end."""
         return self.outcome != "weak" or self.gain <= best
+
+    def surer_than(self, other: Trial) -> bool:
+        """Whether it keeps to the budget more surely than another, as far as that was measured."""
+        mine, theirs = (
+            (math.inf if each.probability is None else each.probability, math.inf if each.sqnr is None else each.sqnr)
+            for each in (self, other)
+        )
+        return mine > theirs
 
     def repeated(self, plan: Plan) -> Trial:
         """The trial of another plan that makes the same file: nothing is measured again, and nothing gained."""

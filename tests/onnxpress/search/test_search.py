@@ -201,7 +201,7 @@ def test_what_was_not_measured_to_the_end_is_measured_where_that_is_wanted():
 def test_where_the_best_is_only_just_good_enough_gentler_ones_are_measured_too(
     model, out, samples, routes, monkeypatch, sure
 ):
-    monkeypatch.setattr(search.Search, "_sure", lambda self, trial: sure)
+    monkeypatch.setattr(search.Search, "_doubts", lambda self, trial: 0 if sure else 2)
     monkeypatch.setattr(search, "_NEAR", 0.999)
     result = compress(model, out, goal="size", min_sqnr=10, data=samples, bench_seconds=QUICK)
     best = max((each for each in result.trials if each.accepted), key=lambda each: each.gain)
