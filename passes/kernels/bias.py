@@ -30,27 +30,6 @@ def bias_correction(weight_error: Array, mean: Array) -> Floats:
     return np.asarray(np.einsum("gok,gk->go", parts, rows).reshape(-1), np.float32)
 
 
-def measured_correction(wanted: Array, got: Array) -> Floats:
-    """What to add to a bias so that the mean output of a quantized layer is that of the float layer.
-
-    Unlike `bias_correction`, it also takes away the mean error that the layer's quantized input brings.
-
-    Args:
-        wanted: mean output of the float layer, [out].
-        got: of the quantized layer, run in the quantized model, [out].
-
-    Returns:
-        float32 [out]; 0 where a mean is not finite.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if wanted.shape != got.shape:
-        raise ValueError(f"means of {list(wanted.shape)} and {list(got.shape)} outputs cannot be compared")
-    lost = np.where(np.isfinite(wanted) & np.isfinite(got), wanted, 0) - np.where(np.isfinite(got), got, 0)
-    return np.where(np.isfinite(wanted), lost, 0).astype(np.float32)
-
-
 def central_moment(total: Array, total_of_rows: Array, count: int) -> Floats:
     """Σ (x − x̄)·(x − x̄)ᵀ: what is left of the output error where the bias takes away its mean.
 

@@ -53,24 +53,6 @@ def mse_scale(weight: Array, grid: Grid, *, importance: Array | None = None, blo
     return scale if block else scale[:, 0]
 
 
-def best_scale(weight: Array, codes: Array, moment: Array) -> Floats:
-    """The scale of each row at which given codes q make the output error least: s = w·M·qᵀ / q·M·qᵀ.
-
-    Args:
-        weight: [out, k].
-        codes: [out, k], less their zero point.
-        moment: second moment M of the inputs, [k, k].
-
-    Returns:
-        float32 [out]; 0 where no positive scale helps.
-    """
-    seen = codes.astype(np.float32) @ moment.astype(np.float32)
-    above = np.einsum("ij,ij->i", weight.astype(np.float64), seen)
-    below = np.einsum("ij,ij->i", codes.astype(np.float64), seen)
-    ratio = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-    return np.asarray(np.maximum(0, ratio), np.float32)
-
-
 def _row_parts(out: int, width: int) -> Iterator[slice]:
     step = max(1, _PIECE // max(1, width))
     return (slice(start, start + step) for start in range(0, out, step))

@@ -76,11 +76,6 @@ def vbmf(values: Array, shape: tuple[int, int], *, noise: float | None = None) -
     return Estimate(signal.size, variance * float(given[0]) ** 2, shrunk * given[0])
 
 
-def vbmf_rank(values: Array, shape: tuple[int, int], *, noise: float | None = None) -> int:
-    """The rank alone; see `vbmf`."""
-    return vbmf(values, shape, noise=noise).rank
-
-
 def vbmf_of(matrix: Array, *, noise: float | None = None) -> Estimate:
     """The same of a matrix [out, in], any float dtype, finite."""
     return vbmf(svd(matrix).values, (matrix.shape[0], matrix.shape[1]), noise=noise)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress.passes.kernels.bias import bias_correction, central_moment, measured_correction
+from onnxpress.passes.kernels.bias import bias_correction, central_moment
 from onnxpress.passes.kernels.lattice import squared_errors
 
 
@@ -33,16 +33,8 @@ def test_constant_inputs_leave_no_variance():
     assert central_moment(total, np.array([[0.3 * 7]]) * 1.0001, 7)[0, 0, 0] == 0
 
 
-def test_measured_means_are_subtracted_where_they_are_finite():
-    wanted = np.array([1.0, np.nan, 3.0, np.inf])
-    got = np.array([0.5, 1.0, np.nan, 2.0])
-    np.testing.assert_array_equal(measured_correction(wanted, got), [0.5, 0, 0, 0])
-
-
 def test_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="do not fit errors"):
         bias_correction(np.zeros((3, 2)), np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="cannot be compared"):
-        measured_correction(np.zeros(2), np.zeros(3))
     with pytest.raises(ValueError, match="no rows"):
         central_moment(np.zeros((1, 2, 2)), np.zeros((1, 2)), 0)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxpress.passes.kernels.affine import INT8, INT8_SYMMETRIC, Grid, dequantize, quantize, symmetric_scale
-from onnxpress.passes.kernels.scales import best_scale, mse_scale
+from onnxpress.passes.kernels.scales import mse_scale
 
 INT4 = Grid(-8, 7, np.dtype(np.int8))
 INT2 = Grid(-2, 1, np.dtype(np.int8))
@@ -90,15 +90,3 @@ def test_refuses_an_importance_that_is_none(importance):
 def test_refuses_weights_that_are_not_finite(value):
     with pytest.raises(ValueError, match="finite"):
         mse_scale(np.array([[1, value]], np.float32), INT4)
-
-
-def test_best_scale_of_given_codes_is_least_squares():
-    draw = np.random.default_rng(3)
-    inputs, weight = draw.standard_normal((50, 6)), draw.standard_normal((4, 6))
-    codes = np.rint(weight * 3)
-    codes[3] = 0
-    scale = best_scale(weight, codes, inputs.T @ inputs)
-    for row in range(3):
-        wanted = np.linalg.lstsq((inputs @ codes[row])[:, None], inputs @ weight[row], rcond=None)[0]
-        np.testing.assert_allclose(scale[row], wanted[0], rtol=1e-5, atol=0)  # float32 products
-    assert scale[3] == 0

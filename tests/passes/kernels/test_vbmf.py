@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from onnxpress.passes.kernels.vbmf import vbmf, vbmf_of, vbmf_rank
+from onnxpress.passes.kernels.vbmf import vbmf, vbmf_of
 
 modest = settings(deadline=None, derandomize=True, max_examples=30)
 seeds = st.integers(0, 10_000)
@@ -121,7 +121,7 @@ def low_rank_plus_noise(strengths, count, seed=0):
 
 def test_agrees_with_the_published_program_where_signal_is_clear():
     cases = list(low_rank_plus_noise([1.0, 2.0, 3.0], 400))
-    assert [vbmf_rank(values, shape) for values, shape in cases] == [published(*case)[0] for case in cases]
+    assert [vbmf(values, shape).rank for values, shape in cases] == [published(*case)[0] for case in cases]
 
 
 @pytest.mark.parametrize(("strengths", "agreeing"), [([0.3, 0.5, 1.0, 2.0, 3.0], 0.985), ([0.2, 0.3, 0.4], 0.95)])
@@ -138,7 +138,7 @@ def test_differs_from_the_published_program_only_where_that_is_in_a_minimum_that
 
 def test_agrees_with_the_published_program_once_it_searches_all_minima():
     cases = list(low_rank_plus_noise([0.2, 0.3, 0.4], 150, seed=1))
-    assert [vbmf_rank(*case) for case in cases] == [published(*case, pieces=40)[0] for case in cases]
+    assert [vbmf(*case).rank for case in cases] == [published(*case, pieces=40)[0] for case in cases]
 
 
 @modest
@@ -168,9 +168,9 @@ def test_finds_the_rank_of_a_clear_signal_at_any_scale(seed, rank, scale, turned
 
 def test_noise_alone_has_no_rank_and_known_noise_decides():
     values = np.linalg.svd(observed(1, 30, 50, 3), compute_uv=False)
-    assert vbmf_rank(values, (30, 50), noise=1.0) == 3
-    assert vbmf_rank(values, (30, 50), noise=1e3) == 0
-    assert vbmf_rank(values[::-1], (50, 30)) == vbmf_rank(values, (30, 50)) == 3
+    assert vbmf(values, (30, 50), noise=1.0).rank == 3
+    assert vbmf(values, (30, 50), noise=1e3).rank == 0
+    assert vbmf(values[::-1], (50, 30)).rank == vbmf(values, (30, 50)).rank == 3
     assert vbmf_of(observed(0, 30, 50, 0)).rank == 0
 
 
