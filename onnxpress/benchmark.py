@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxpress.artifact import Artifact
 from onnxpress.calibration.batches import Batch
+from onnxpress.calibration.calm import Calm
 from onnxpress.calibration.progress import Progress, Silent
 from onnxpress.calibration.session import Runner
 from onnxpress.calibration.timing import in_turns
@@ -55,6 +56,8 @@ class Benchmark:
         second: what is compared with it.
         speedup: latency of the first over that of the second, pair by pair: the median.
         quartiles: lower and upper quartile of that ratio.
+        slowed: latency of the first over the least it took on these batches in any timing of the same run: well above
+            1, something else slowed the machine, which may hit one of the two more than the other.
     """
 
     provider: str
@@ -65,6 +68,7 @@ class Benchmark:
     second: Timing
     speedup: float
     quartiles: tuple[float, float]
+    slowed: float = 1.0
 
     @property
     def pace(self) -> str:
@@ -103,6 +107,7 @@ def bench(
     pairs: int = 200,
     seed: int = 0,
     progress: Progress | None = None,
+    calm: Calm | None = None,
 ) -> Benchmarks:
     """Time two models in turns (A B A B …) on each provider.
 
@@ -116,6 +121,8 @@ def bench(
         pairs: that run at most, on each provider.
         seed: of inputs that are made up.
         progress: told about each provider.
+        calm: shared by timings of the same reference, it takes one again where the machine was disturbed; None takes
+            each once.
 
     Raises:
         ConfigError: no seconds or pairs, or an unknown provider.
@@ -132,7 +139,7 @@ def bench(
     with Runner(first, threads=threads) as runner:
         batches = list(islice(samples_for(runner, data, seed=seed), BATCHES))
     race = _Race(Path(first), Path(second), batches, threads, seconds, pairs, progress or Silent())
-    return Benchmarks(map(race.on, names))
+    return Benchmarks(race.calmly(each, calm or Calm()) for each in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,13 @@ class _Race:
     seconds: float
     pairs: int
     progress: Progress
+
+    def calmly(self, provider: str, calm: Calm) -> Benchmark:
+        """Time on one provider, again where the machine was disturbed."""
+        shapes = tuple((name, array.shape) for batch in self.batches for name, array in batch.items())
+        key = (self.first, provider, self.threads, shapes)
+        found, slowed = calm.race(key, lambda: self.on(provider), lambda each: each.first.median)
+        return replace(found, slowed=slowed)
 
     def on(self, provider: str) -> Benchmark:
         """Time on one provider."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnxpress.artifact import Artifact
 from onnxpress.benchmark import Benchmark, bench
+from onnxpress.calibration.calm import FOR_ONE, Calm
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.metrics import Metric
 from onnxpress.calibration.session import Runner
@@ -39,6 +40,7 @@ class Making:
     Attributes:
         notes: warnings that came up on the way.
         stages: what the model came to after each pass.
+        calm: takes timings again where the machine was disturbed.
     """
 
     model: Model
@@ -50,11 +52,15 @@ class Making:
     seconds: float
     notes: list[str] = field(default_factory=list)
     stages: Stages = field(init=False)
+    calm: Calm = field(init=False)
 
     def __post_init__(self) -> None:
         """Nothing is made yet; the latency after each pass is measured where that is the goal."""
         bench = self.bench
-        pace = Pace(source=self.source, feed=self.judging, providers=bench.providers, threads=bench.threads)
+        self.calm = Calm(FOR_ONE * self.seconds)
+        pace = Pace(
+            source=self.source, feed=self.judging, providers=bench.providers, threads=bench.threads, calm=self.calm
+        )
         self.stages = Stages(pace if self.recipe.goal == "latency" else None)
 
     def try_input(self) -> None:
@@ -195,6 +201,7 @@ class Making:
             threads=self.bench.threads,
             seconds=self.seconds,
             progress=self.bench.progress,
+            calm=self.calm,
         )
 
 

@@ -105,6 +105,7 @@ def _measurements(result: CompressionResult) -> dict[str, JsonValue]:
             "speedup": each.speedup,
             "quartiles": each.quartiles,
             "pairs": each.pairs,
+            "slowed": each.slowed,
             "threads": each.threads,
             "before": {"median": each.first.median, "quartiles": each.first.quartiles, "load": each.first.load_seconds},
             "after": {

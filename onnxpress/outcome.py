@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from onnxpress.benchmark import Benchmark
+from onnxpress.calibration.calm import SLOWED
 from onnxpress.calibration.metrics import ROUNDING
 from onnxpress.parity import Verification
 from onnxpress.passes.encode.encode import Encode
@@ -232,6 +233,12 @@ def cautions(result: CompressionResult, *, calibrated: bool, separate: bool) -> 
     for each in result.benchmarks:
         if each.quartiles[1] < 1:
             yield f"the result is slower than the input: {each.speedup:.2f} times its speed on {each.provider}"
+        if each.slowed > SLOWED:
+            yield (
+                f"the machine was disturbed while latency was measured on {each.provider}: the input took "
+                f"{each.slowed:.2f} times as long as before, so {each.speedup:.2f} times as fast may be off; measure "
+                "again on a quiet machine (onnxpress bench)"
+            )
 
 
 def _of_passes(result: CompressionResult) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxpress.benchmark import bench
+from onnxpress.calibration.calm import Calm
 from onnxpress.calibration.feeds import Feed
 from onnxpress.passes.report import Report
 from onnxpress.rewriter.errors import ModelError
@@ -42,6 +43,7 @@ class Pace:
         providers: each is timed, by full name.
         threads: inside an operator; None leaves the choice to ONNX Runtime.
         seconds: that it takes about, on each provider, after each pass.
+        calm: takes timings again where the machine was disturbed.
     """
 
     source: Path
@@ -49,6 +51,7 @@ class Pace:
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     threads: int | None = None
     seconds: float = 1.0
+    calm: Calm | None = None
 
     def measure(self, model: Model) -> float | None:
         """As `of`, of a model that is no file yet."""
@@ -71,6 +74,7 @@ class Pace:
                 providers=self.providers,
                 threads=self.threads,
                 seconds=self.seconds,
+                calm=self.calm,
             )
         except ModelError:
             return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxpress.artifact import Artifact
-from onnxpress.benchmark import Benchmark, bench
+from onnxpress.calibration.calm import FOR_ONE
 from onnxpress.calibration.feeds import Feed
 from onnxpress.outcome import CompressionResult
 from onnxpress.passes.base import Workbench
@@ -49,6 +49,7 @@ class Finals:
 
     def judge(self, plan: Plan, made: Made, trials: Sequence[Trial]) -> CompressionResult:
         """Measure a candidate; its `unmet` says what of the budget does not hold."""
+        self.scales.calm.patience = max(self.scales.calm.patience, FOR_ONE * self.seconds)
         result = self._measured(plan, made.path, made.reports)
         result = replace(result, stages=self._paced(made), trials=tuple(trials))
         return replace(result, unmet=tuple(self._unmet(result)))
@@ -62,8 +63,13 @@ class Finals:
         """What each pass gained, with the latency by then where that is the goal."""
         if self.scales.budget.goal != "latency":
             return made.stages
+        scales = self.scales
         pace = Pace(
-            source=self.scales.source, feed=self.judging, providers=self.bench.providers, threads=self.bench.threads
+            source=scales.source,
+            feed=scales.feed,
+            providers=self.bench.providers,
+            threads=self.bench.threads,
+            calm=scales.calm,
         )
         speeds = {position: pace.of(path) for position, path in made.models.items()}
         return tuple(replace(stage, speedup=speeds.get(k)) for k, stage in enumerate(made.stages))
@@ -93,20 +99,9 @@ class Finals:
             hashes_after=after.hashes(),
             reports=tuple(reports),
             verification=verification,
-            benchmarks=self._bench(path),
+            benchmarks=self.scales.paces(path, seconds=self.seconds),
             gate=self._drop(metric),
             memory=(self.scales.memory, self.scales.memory_of(path)) if budget.goal == "memory" else None,
-        )
-
-    def _bench(self, path: Path) -> tuple[Benchmark, ...]:
-        return bench(
-            self.scales.source,
-            path,
-            data=self.judging,
-            providers=self.bench.providers,
-            threads=self.bench.threads,
-            seconds=self.seconds,
-            progress=self.bench.progress,
         )
 
     def _drop(self, metric: Scored | None) -> Drop | None:

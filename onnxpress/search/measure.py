@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from onnxpress.artifact import Artifact
 from onnxpress.benchmark import Benchmark, bench
+from onnxpress.calibration.calm import Calm
 from onnxpress.calibration.feeds import Feed
 from onnxpress.calibration.session import Runner
 from onnxpress.passes.base import Workbench
@@ -42,6 +43,10 @@ def falls_short(sqnr: float, least: float) -> str:
     return f"{sqnr:.1f} dB, {least:g} wanted"
 
 
+PATIENCE = 0.1
+"""Part of the time limit that timings may be taken again in, where the machine was disturbed."""
+
+
 class _Figures(TypedDict, total=False):
     """What of a trial depends on the goal."""
 
@@ -59,12 +64,14 @@ class Scales:
         budget: what is wanted.
         feed: the samples.
         bench: brings metric, providers, threads and seed.
+        calm: takes timings again where the machine was disturbed.
     """
 
     def __init__(self, source: Path, budget: Budget, feed: Feed, workbench: Workbench) -> None:
         """Measure the input."""
         self.source, self.budget, self.feed, self.bench = source, budget, feed, workbench
         self.nbytes = Artifact.of(source).nbytes
+        self.calm = Calm(PATIENCE * budget.time_limit)
 
     def try_input(self) -> None:
         """Run the input on each provider, and take its metric: what fails here fails for every candidate.
@@ -96,7 +103,7 @@ class Scales:
     @cached_property
     def milliseconds(self) -> float:
         """Latency of the input on a batch, on the provider where it is slowest."""
-        return 1e3 * max(each.first.median for each in self._paces(self.source))
+        return 1e3 * max(each.first.median for each in self.paces(self.source))
 
     @property
     def wanted(self) -> float | None:
@@ -121,10 +128,7 @@ class Scales:
         began = time.perf_counter()
         nbytes = Artifact.of(path).nbytes
         trial = Trial(name=plan.name, key=plan.key, passes=plan.options, outcome="weak", nbytes=nbytes)
-        figures = self._figures(path, nbytes)
-        if self.budget.goal == "latency" and figures["gain"] <= best:  # a session may have had bad luck
-            figures = max(figures, self._figures(path, nbytes), key=lambda each: each["gain"])
-        trial = replace(trial, **figures)
+        trial = replace(trial, **self._figures(path, nbytes))
         if trial.gain > best:
             trial = self._judged(trial, path)
         else:
@@ -170,17 +174,25 @@ class Scales:
         if self.budget.goal == "memory":
             memory = self.memory_of(path)
             return {"gain": gain_of(self.memory, memory), "memory": memory}
-        slowest = min(self._paces(path), key=lambda each: each.speedup)
+        slowest = min(self.paces(path), key=lambda each: each.speedup)
         return {"gain": slowest.speedup, "speedup": slowest.speedup, "quartiles": slowest.quartiles}
 
-    def _paces(self, path: Path) -> tuple[Benchmark, ...]:
+    def paces(self, path: Path, *, seconds: float = SECONDS) -> tuple[Benchmark, ...]:
+        """How fast a model is beside the input, on each provider; again where the machine was disturbed.
+
+        Args:
+            path: of the model.
+            seconds: that it takes about, on each provider.
+        """
         return bench(
             self.source,
             path,
             data=self.feed,
             providers=self.bench.providers,
             threads=self.bench.threads,
-            seconds=SECONDS,
+            seconds=seconds,
+            progress=self.bench.progress,
+            calm=self.calm,
         )
 
     def memory_of(self, path: Path) -> int:

@@ -1,10 +1,13 @@
 """Two models are timed in turns, for a bounded time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from onnxpress import benchmark
 from onnxpress.benchmark import bench
+from onnxpress.calibration.calm import Calm
 from onnxpress.rewriter.errors import ConfigError
 
 
@@ -37,3 +40,14 @@ def test_opening_a_session_is_timed_more_than_once_where_that_is_quick(model, mo
     (found,) = bench(model, model, seconds=0.01)
     assert len(opened) == 1 + 2 * times  # the first reads what the inputs are
     assert found.first.load_seconds > 0
+
+
+def test_is_taken_again_where_the_reference_was_slower_than_before(model, monkeypatch):
+    found = iter([(1.0, 0.5), (1.5, 1.4), (1.0, 0.5), (1.5, 1.4)])
+    monkeypatch.setattr(benchmark, "in_turns", lambda *_, **__: np.full((3, 2), next(found)))
+    calm = Calm(patience=60.0)
+    data = {"x": np.zeros((1, 8), np.float32)}
+    timed = [bench(model, model, data=data, calm=calm)[0] for _ in range(2)]
+    assert [(each.speedup, each.slowed) for each in timed] == [(2.0, 1.0), (2.0, 1.0)]
+    disturbed = bench(model, model, data=data, calm=replace(calm, patience=0.0))[0]
+    assert (disturbed.speedup, disturbed.slowed) == (pytest.approx(1.5 / 1.4), 1.5)

@@ -164,6 +164,14 @@ def test_goal_latency_delivers_only_what_is_faster_beyond_noise(
     assert (result.verification.sqnr == np.inf) == (version != "compressed")
 
 
+@pytest.mark.parametrize(("slowed", "told"), [(1.1, False), (1.3, True)])
+def test_warns_where_the_machine_was_disturbed_while_timing(model, out, samples, monkeypatch, slowed, told):
+    bench = making.bench
+    monkeypatch.setattr(making, "bench", lambda *a, **k: [replace(each, slowed=slowed) for each in bench(*a, **k)])
+    result = compress(model, out, recipe=[], data=samples, bench_seconds=QUICK)
+    assert any("1.30 times as long as before" in each for each in result.warnings) == told
+
+
 def test_warns_where_ranges_come_from_made_up_inputs(model, out, samples):
     plan, words = recipe(needs_data=True), "mine learns from samples, and none were given"
     assert any(words in each for each in compress(model, out, recipe=plan, bench_seconds=QUICK).warnings)

@@ -7,11 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxpress.calibration.feeds import Feed
 from onnxpress.cli import main
 from onnxpress.compression import compress
 from onnxpress.outcome import LimitsNotMet
-from onnxpress.passes.base import Workbench
 from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.report import account
@@ -19,9 +17,8 @@ from onnxpress.rewriter.errors import ConfigError, FeedError
 from onnxpress.rewriter.model import Model
 from onnxpress.search import measure, search
 from onnxpress.search import run as module
-from onnxpress.search.budget import Budget
 from onnxpress.search.measure import falls_short
-from onnxpress.search.plans import NORMALISED, Plan, Route
+from onnxpress.search.plans import Plan, Route
 from onnxpress.search.trial import Trial
 from onnxpress.tables import summary
 
@@ -164,12 +161,3 @@ def test_what_loading_takes_is_told_where_weights_are_encoded(model, out, sample
     monkeypatch.setattr(module, "_SLOW", -1e9)
     result = compress(model, out, goal="size", min_sqnr=5, data=samples, bench_seconds=QUICK)
     assert any("huffman: false" in each for each in result.warnings)
-
-
-def test_a_candidate_that_seems_no_faster_is_timed_once_more(model, monkeypatch):
-    found = [{"gain": 0.9}, {"gain": 1.2}, {"gain": 1.3}]
-    monkeypatch.setattr(measure.Scales, "_figures", lambda self, path, nbytes: found.pop(0))
-    monkeypatch.setattr(measure.Scales, "_judged", lambda self, trial, path: trial)
-    scales = measure.Scales(model, Budget(goal="latency"), Feed([], count=0), Workbench())
-    assert scales.weigh(NORMALISED, model, best=1.0).gain == 1.2
-    assert scales.weigh(NORMALISED, model, best=1.0).gain == 1.3
