@@ -8,14 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxpress.artifact import Artifact
-from onnxpress.benchmark import Benchmark, bench
 from onnxpress.calibration.calm import FOR_ONE, Calm
 from onnxpress.calibration.feeds import Feed
-from onnxpress.calibration.metrics import Metric
 from onnxpress.calibration.session import Runner
 from onnxpress.difference import between
+from onnxpress.judging import Judge
 from onnxpress.outcome import CompressionResult, ResultError, Version, unmet
-from onnxpress.parity import Verification
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.encode.folding import undecoded_nodes
 from onnxpress.passes.normalise import Normalise
@@ -24,13 +22,7 @@ from onnxpress.passes.report import Report
 from onnxpress.recipe import Limits, Recipe
 from onnxpress.rewriter.errors import FeedError, ModelError
 from onnxpress.rewriter.model import Model
-from onnxpress.search.bootstrap import Drop, worst_drop
-from onnxpress.search.scores import Scored
-from onnxpress.stages import Pace, Stages
-from onnxpress.verification import verify
-
-PARITY_BATCHES = 64
-"""Batches whose outputs are compared at most; the metric sees all samples."""
+from onnxpress.stages import Stages
 
 
 @dataclass(slots=True)
@@ -40,7 +32,7 @@ class Making:
     Attributes:
         notes: warnings that came up on the way.
         stages: what the model came to after each pass.
-        calm: takes timings again where the machine was disturbed.
+        judge: measures what is delivered.
     """
 
     model: Model
@@ -52,16 +44,19 @@ class Making:
     seconds: float
     notes: list[str] = field(default_factory=list)
     stages: Stages = field(init=False)
-    calm: Calm = field(init=False)
+    judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
         """Nothing is made yet; the latency after each pass is measured where that is the goal."""
-        bench = self.bench
-        self.calm = Calm(FOR_ONE * self.seconds)
-        pace = Pace(
-            source=self.source, feed=self.judging, providers=bench.providers, threads=bench.threads, calm=self.calm
+        self.judge = Judge(
+            source=self.source,
+            feed=self.judging,
+            timed=self.judging,
+            bench=self.bench,
+            seconds=self.seconds,
+            calm=Calm(FOR_ONE * self.seconds),
         )
-        self.stages = Stages(pace if self.recipe.goal == "latency" else None)
+        self.stages = Stages(self.judge.pace if self.recipe.goal == "latency" else None)
 
     def try_input(self) -> None:
         """Run the input once on each provider: what fails here is no fault of the passes.
@@ -80,29 +75,23 @@ class Making:
         """Make the model, choose what is delivered, and measure that."""
         reports = self._make()
         version = self._choose()
-        benchmarks = self._bench(self.source)
+        benchmarks = self.judge.time(self.made)
         if self.recipe.goal == "latency" and (slower := [each for each in benchmarks if each.quartiles[1] < 1]):
             self._take(self.source)
             self.notes.append(
                 f"the {version} model is slower than the input ({slower[0].pace}), so the input is delivered"
             )
-            version, benchmarks = "original", self._bench(self.source)
-        before, after = Artifact.of(self.source), Artifact.of(self.made)
-        metric = None if self.bench.metric is None else Scored(self.bench.metric)
-        verification = self._verify(metric if limits.confidence is not None else self.bench.metric)
-        result = CompressionResult(
-            source=self.source,
-            path=None,
-            recipe=self.recipe,
-            version=version,
-            bytes_before=before.nbytes,
-            bytes_after=after.nbytes,
-            hashes_before=before.hashes(),
-            hashes_after=after.hashes(),
-            reports=reports,
-            verification=verification,
-            benchmarks=benchmarks,
-            gate=self._gate(metric, limits),
+            version, benchmarks = "original", self.judge.time(self.made)
+        result = replace(
+            self.judge.account(
+                self.made,
+                recipe=self.recipe,
+                version=version,
+                reports=reports,
+                max_drop=limits.max_drop,
+                confidence=limits.confidence,
+                benchmarks=benchmarks,
+            ),
             stages=tuple(self.stages.found),
             difference=between(self.source, self.made, reports if version == "compressed" else ()),
         )
@@ -145,7 +134,7 @@ class Making:
     def _choose(self) -> Version:
         """Keep what is best in the goal, and say so where that is not the compressed model."""
         if self.recipe.goal == "latency":
-            slowest = min(self._bench(self.normalised), key=lambda each: each.quartiles[0])
+            slowest = min(self.judge.time(self.made, reference=self.normalised), key=lambda each: each.quartiles[0])
             if not slowest.quartiles[0] > 1:
                 self._take(self.normalised)
                 self.notes.append(
@@ -173,36 +162,6 @@ class Making:
             return
         for file in Artifact.of(path).files:
             shutil.move(file, self.made.parent / file.name)
-
-    def _gate(self, metric: Scored | None, limits: Limits) -> Drop | None:
-        """How sure it is that the metric fell by no more than it may."""
-        if metric is None or limits.max_drop is None or limits.confidence is None:
-            return None
-        return worst_drop(metric, limit=limits.max_drop, confidence=limits.confidence, seed=self.bench.seed)
-
-    def _verify(self, metric: Metric | None) -> Verification:
-        return verify(
-            self.source,
-            self.made,
-            data=self.judging,
-            metric=metric,
-            providers=self.bench.providers,
-            threads=self.bench.threads,
-            limit=PARITY_BATCHES,
-            progress=self.bench.progress,
-        )
-
-    def _bench(self, reference: Path) -> tuple[Benchmark, ...]:
-        return bench(
-            reference,
-            self.made,
-            data=self.judging,
-            providers=self.bench.providers,
-            threads=self.bench.threads,
-            seconds=self.seconds,
-            progress=self.bench.progress,
-            calm=self.calm,
-        )
 
 
 def _split(passes: Sequence[Pass]) -> tuple[list[Pass], list[Pass]]:

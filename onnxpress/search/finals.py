@@ -6,27 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxpress.artifact import Artifact
 from onnxpress.calibration.calm import FOR_ONE
 from onnxpress.calibration.feeds import Feed
+from onnxpress.judging import Judge
 from onnxpress.outcome import CompressionResult
 from onnxpress.passes.base import Workbench
 from onnxpress.passes.report import Report
 from onnxpress.recipe import Recipe
-from onnxpress.search.bootstrap import Drop, worst_drop
 from onnxpress.search.measure import Scales
 from onnxpress.search.memory import gain_of
 from onnxpress.search.plans import Plan
-from onnxpress.search.scores import Scored
 from onnxpress.search.trial import Trial
 from onnxpress.search.workshop import Made
-from onnxpress.stages import Pace, Stage
-from onnxpress.verification import verify
+from onnxpress.stages import Stage
 
 FINALISTS = 3
 """Candidates that are judged at most: the more are, the likelier one passes by luck."""
 
-PARITY_BATCHES = 64
 LEAST_GAIN = 1 / 0.98
 """Times better in bytes or memory: less is what normalisation drops, or noise."""
 
@@ -63,52 +59,35 @@ class Finals:
         """What each pass gained, with the latency by then where that is the goal."""
         if self.scales.budget.goal != "latency":
             return made.stages
-        scales = self.scales
-        pace = Pace(
-            source=scales.source,
-            feed=scales.feed,
-            providers=self.bench.providers,
-            threads=self.bench.threads,
-            calm=scales.calm,
-        )
+        pace = self._judge.pace
         speeds = {position: pace.of(path) for position, path in made.models.items()}
         return tuple(replace(stage, speedup=speeds.get(k)) for k, stage in enumerate(made.stages))
 
     def _measured(self, plan: Plan, path: Path, reports: Sequence[Report]) -> CompressionResult:
-        source, metric = self.scales.source, None if self.bench.metric is None else Scored(self.bench.metric)
-        verification = verify(
-            source,
-            path,
-            data=self.judging,
-            metric=metric,
-            providers=self.bench.providers,
-            threads=self.bench.threads,
-            limit=PARITY_BATCHES,
-            progress=self.bench.progress,
-        )
-        before, after = Artifact.of(source), Artifact.of(path)
         budget = self.scales.budget
-        return CompressionResult(
-            source=source,
-            path=None,
+        result = self._judge.account(
+            path,
             recipe=Recipe(name=plan.name, passes=plan.passes, goal=budget.goal),
             version="compressed" if plan.passes else "normalised",
-            bytes_before=before.nbytes,
-            bytes_after=after.nbytes,
-            hashes_before=before.hashes(),
-            hashes_after=after.hashes(),
-            reports=tuple(reports),
-            verification=verification,
-            benchmarks=self.scales.paces(path, seconds=self.seconds),
-            gate=self._drop(metric),
-            memory=(self.scales.memory, self.scales.memory_of(path)) if budget.goal == "memory" else None,
+            reports=reports,
+            max_drop=budget.max_drop,
+            confidence=budget.confidence,
         )
+        memory = (self.scales.memory, self.scales.memory_of(path)) if budget.goal == "memory" else None
+        return replace(result, memory=memory)
 
-    def _drop(self, metric: Scored | None) -> Drop | None:
-        budget = self.scales.budget
-        if metric is None or budget.max_drop is None:
-            return None
-        return worst_drop(metric, limit=budget.max_drop, confidence=budget.confidence, seed=self.bench.seed)
+    @property
+    def _judge(self) -> Judge:
+        """Latency is measured on the batches of the search: how fast the input runs them is known."""
+        scales = self.scales
+        return Judge(
+            source=scales.source,
+            feed=self.judging,
+            timed=scales.feed,
+            bench=self.bench,
+            seconds=self.seconds,
+            calm=scales.calm,
+        )
 
     def _unmet(self, result: CompressionResult) -> Iterator[str]:
         budget, gain = self.scales.budget, self._gain(result)

@@ -103,7 +103,7 @@ class Scales:
     @cached_property
     def milliseconds(self) -> float:
         """Latency of the input on a batch, on the provider where it is slowest."""
-        return 1e3 * max(each.first.median for each in self.paces(self.source))
+        return 1e3 * max(each.first.median for each in self._paces(self.source))
 
     @property
     def wanted(self) -> float | None:
@@ -174,24 +174,17 @@ class Scales:
         if self.budget.goal == "memory":
             memory = self.memory_of(path)
             return {"gain": gain_of(self.memory, memory), "memory": memory}
-        slowest = min(self.paces(path), key=lambda each: each.speedup)
+        slowest = min(self._paces(path), key=lambda each: each.speedup)
         return {"gain": slowest.speedup, "speedup": slowest.speedup, "quartiles": slowest.quartiles}
 
-    def paces(self, path: Path, *, seconds: float = SECONDS) -> tuple[Benchmark, ...]:
-        """How fast a model is beside the input, on each provider; again where the machine was disturbed.
-
-        Args:
-            path: of the model.
-            seconds: that it takes about, on each provider.
-        """
+    def _paces(self, path: Path) -> tuple[Benchmark, ...]:
         return bench(
             self.source,
             path,
             data=self.feed,
             providers=self.bench.providers,
             threads=self.bench.threads,
-            seconds=seconds,
-            progress=self.bench.progress,
+            seconds=SECONDS,
             calm=self.calm,
         )
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxpress import making
+from onnxpress import judging
 from onnxpress.cli import main
 from onnxpress.passes.base import Pass, Workbench
 from onnxpress.passes.report import Report
@@ -146,8 +146,8 @@ def slow() -> Pass:
 @pytest.fixture
 def quick(monkeypatch):
     """Timing that does not wait: the figures do not matter here."""
-    bench = making.bench
-    monkeypatch.setattr(making, "bench", lambda *a, **k: bench(*a, **{**k, "seconds": 0.01}))
+    bench = judging.bench
+    monkeypatch.setattr(judging, "bench", lambda *a, **k: bench(*a, **{**k, "seconds": 0.01}))
 
 
 @pytest.fixture

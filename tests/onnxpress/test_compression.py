@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from onnxpress import making
+from onnxpress import judging
 from onnxpress.compression import compress
 from onnxpress.outcome import LimitsNotMet, ResultError
 from onnxpress.passes.blockwise.weights import QuantizeWeights
@@ -128,14 +128,14 @@ def test_goal_latency_takes_a_slower_model_back(model, out, samples, slow):
 @pytest.fixture
 def timed(monkeypatch):
     """Timing that gives the quartiles it is told, one pair after the other."""
-    real, told = making.bench, []
+    real, told = judging.bench, []
 
     def bench(*arguments, **options):
         (found,) = real(*arguments, **{**options, "seconds": 0.01})
         low, high = told.pop(0)
         return (replace(found, speedup=(low + high) / 2, quartiles=(low, high)),)
 
-    monkeypatch.setattr(making, "bench", bench)
+    monkeypatch.setattr(judging, "bench", bench)
     return told
 
 
@@ -166,8 +166,8 @@ def test_goal_latency_delivers_only_what_is_faster_beyond_noise(
 
 @pytest.mark.parametrize(("slowed", "told"), [(1.1, False), (1.3, True)])
 def test_warns_where_the_machine_was_disturbed_while_timing(model, out, samples, monkeypatch, slowed, told):
-    bench = making.bench
-    monkeypatch.setattr(making, "bench", lambda *a, **k: [replace(each, slowed=slowed) for each in bench(*a, **k)])
+    bench = judging.bench
+    monkeypatch.setattr(judging, "bench", lambda *a, **k: [replace(each, slowed=slowed) for each in bench(*a, **k)])
     result = compress(model, out, recipe=[], data=samples, bench_seconds=QUICK)
     assert any("1.30 times as long as before" in each for each in result.warnings) == told
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from onnxpress import compression, demo, making
+from onnxpress import compression, demo, judging
 from onnxpress.calibration.feeds import Feed
 from onnxpress.cli import main
 from onnxpress.models import zoo
@@ -18,7 +18,7 @@ from onnxpress.rewriter.errors import ConfigError
 @pytest.fixture
 def offline(monkeypatch):
     """A tenth of the digits, timing that does not wait, and no network."""
-    path, bench, samples_for = zoo.path, making.bench, compression.samples_for
+    path, bench, samples_for = zoo.path, judging.bench, compression.samples_for
 
     def find(name):
         if name != "lenet5":
@@ -31,7 +31,7 @@ def offline(monkeypatch):
 
     monkeypatch.setattr(zoo, "path", find)
     monkeypatch.setattr(compression, "samples_for", few)
-    monkeypatch.setattr(making, "bench", lambda *a, **k: bench(*a, **{**k, "seconds": 0.01}))
+    monkeypatch.setattr(judging, "bench", lambda *a, **k: bench(*a, **{**k, "seconds": 0.01}))
 
 
 def test_compresses_lenet_alone_and_says_so(offline, tmp_path, capsys):
