@@ -18,11 +18,13 @@ from onnxpress.passes.base import Pass
 from onnxpress.passes.jobs import each
 from onnxpress.passes.share.kmeans import ShareKMeans
 from onnxpress.passes.share.mixture import ShareMixture
+from onnxpress.passes.share.vectors import ShareVectors
 from onnxpress.rewriter.model import Model
 
 PASSES: dict[str, Pass] = {
     "share-kmeans": ShareKMeans(bits=4, start="exact"),
     "share-mixture": ShareMixture(components=32),
+    "share-vectors": ShareVectors(length=4, bits=8),
 }
 
 
@@ -56,8 +58,13 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
     model, one = zoo.path(given.model), PASSES[given.name]
-    with cluster(given.workers) as address:
-        chosen = {"one": {}, "loky": {"jobs": given.workers}, "dask": {"name": "dask", "address": address}}
+    with cluster(1) as lone, cluster(given.workers) as many:
+        chosen = {
+            "here": {},
+            "loky": {"jobs": given.workers},
+            "dask, one worker": {"name": "dask", "address": lone},
+            "dask": {"name": "dask", "address": many},
+        }
         taken: dict[str, list[float]] = {name: [] for name in chosen}
         hashes = set()
         for turn in range(given.turns + 1):
@@ -68,12 +75,12 @@ def main() -> None:
                 hashes.add(made)
                 if turn:  # the first finds modules that are not imported yet
                     taken[name].append(seconds)
-    for name in ("loky", "dask"):
-        ratios = [one / two for one, two in zip(taken["one"], taken[name], strict=True)]
+    for name, alone in (("loky", "here"), ("dask", "dask, one worker")):
+        ratios = [one / two for one, two in zip(taken[alone], taken[name], strict=True)]
         print(
             f"{given.name} on {given.model}, {given.workers} workers of {name}: {statistics.median(ratios):.2f} times "
             f"as fast as one ({min(ratios):.2f}-{max(ratios):.2f}), "
-            f"{statistics.median(taken['one']):.1f} s -> {statistics.median(taken[name]):.1f} s"
+            f"{statistics.median(taken[alone]):.1f} s -> {statistics.median(taken[name]):.1f} s"
         )
     print("the same file" if len(hashes) == 1 else f"{len(hashes)} different files")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnxpress.passes.base import Workbench
 from onnxpress.passes.equations import Pair, equations
 from onnxpress.passes.inputs import SOLVED, check_sole, check_width, reading_of
 from onnxpress.passes.intercepts import intercept_of
+from onnxpress.passes.jobs import Refusing, Stored, accepted, each
 from onnxpress.passes.kernels.arrays import Array, pieces
 from onnxpress.passes.kernels.errors import relative_error
 from onnxpress.passes.kernels.vectors import VectorCode, cluster, distinct_vectors
@@ -101,9 +103,12 @@ class ShareVectors(SitePass):
         """Quantize every site that fits the options."""
         report, original = self.report(), model.clone()
         plain, learnt = self._parted(model, self.candidates(model, report), bench, report)
-        for site, why in bench.progress.track(plain, label=self.name, total=len(plain)):
+        weights = (Stored.of(site, layout=_layout(site)) for site, _ in plain)
+        work = Refusing(partial(_plain, self, seed=bench.seed))
+        codes = each(work, weights, progress=bench.progress, label=self.name, total=len(plain))
+        for (site, why), code in zip(plain, codes, strict=True):
             with skipping(report, site.name):
-                self._give(model, site, report, self._plain(site, bench, why))
+                self._give(model, site, report, (accepted(code), f", without samples: {why}" if why else ""))
         if learnt:
             bench = with_varied(original, bench, report) if self.vary else bench
             for site, pair in equations(model, original, learnt, bench):
@@ -186,17 +191,6 @@ class ShareVectors(SitePass):
         stages = f"{self.stages} stages of " if self.stages > 1 else ""
         return f"{stages}{2**self.bits} vectors of {self.length}{' a place' if self.per == 'subspace' else ''}"
 
-    def _plain(self, site: Site, bench: Workbench, why: str) -> tuple[VectorCode, str]:
-        """The code of a weight without samples, and what to tell of it.
-
-        Raises:
-            RefusalError: it has none.
-        """
-        rows = _layout(site).to_rows(site.array())
-        code = rounded(self._clustered(rows, None, bench), values_of(site.weight).dtype)
-        _check_better_than_zeros(relative_error(rows, code.decode(rows.dtype)), "weights")
-        return code, f", without samples: {why}" if why else ""
-
     def _learnt(self, model: Model, site: Site, pair: Pair | RefusalError, bench: Workbench) -> tuple[VectorCode, str]:
         """The code that gives the outputs of a layer best, and what to tell of it; the bias is replaced.
 
@@ -204,14 +198,15 @@ class ShareVectors(SitePass):
             RefusalError: it has none.
         """
         if isinstance(pair, RefusalError):
-            return self._plain(site, bench, str(pair))
+            weight = Stored.of(site, layout=_layout(site))
+            return _plain(self, weight, seed=bench.seed), f", without samples: {pair}"
         rows, intercept = _layout(site).to_rows(site.array()), intercept_of(model, site)
         try:
             with threads_for(rows.shape[1]):
                 learnt = learn(
                     pair,
                     rows,
-                    lambda metric: self._clustered(rows, metric, bench),
+                    lambda metric: self.clustered(rows, metric, seed=bench.seed),
                     dtype=values_of(site.weight).dtype,
                     bias=intercept is not None,
                 )
@@ -222,7 +217,17 @@ class ShareVectors(SitePass):
             intercept.add(model, learnt.shift)
         return learnt.code, f", {learnt.account}"
 
-    def _clustered(self, rows: Array, metric: Array | None, bench: Workbench) -> VectorCode:
+    def clustered(self, rows: Array, metric: Array | None, *, seed: int) -> VectorCode:
+        """The code of a matrix whose rows are cut into sub-vectors.
+
+        Args:
+            rows: [rows, width], float.
+            metric: of the errors, as `cluster` takes it; None counts all alike.
+            seed: of the starts.
+
+        Raises:
+            RefusalError: it has none.
+        """
         scale = _scale(rows)
         try:
             code = cluster(
@@ -232,11 +237,23 @@ class ShareVectors(SitePass):
                 stages=self.stages,
                 by_place=self.per == "subspace",
                 metric=metric,
-                seed=bench.seed,
+                seed=seed,
             )
             return replace(code, books=np.ldexp(code.books, -scale)) if scale else code
         except ValueError as failure:  # weights that are no numbers
             raise RefusalError(str(failure)) from failure
+
+
+def _plain(owner: ShareVectors, weight: Stored, *, seed: int) -> VectorCode:
+    """The code of a weight without samples.
+
+    Raises:
+        RefusalError: it has none.
+    """
+    rows = weight.layout.to_rows(weight.array)
+    code = rounded(owner.clustered(rows, None, seed=seed), weight.array.dtype)
+    _check_better_than_zeros(relative_error(rows, code.decode(rows.dtype)), "weights")
+    return code
 
 
 def _layout(site: Site) -> Layout:

@@ -19,6 +19,7 @@ from onnxpress.passes.encode.encode import Encode
 from onnxpress.passes.jobs import each, workers
 from onnxpress.passes.pipeline import Pipeline
 from onnxpress.passes.share.kmeans import ShareKMeans
+from onnxpress.passes.share.vectors import ShareVectors
 from onnxpress.rewriter.errors import EngineError, ModelError
 from onnxpress.rewriter.model import Model
 
@@ -55,21 +56,27 @@ class Told:
             self.counts[label] = self.counts.get(label, 0) + 1
 
 
-def pressed(folder):
-    told = Told()
-    model = Pipeline([ShareKMeans(bits=4), Encode()])(
-        Model.load(zoo.path("lenet5")), Workbench(threads=1, progress=told)
-    ).model
-    model.save(folder / "pressed.onnx")
-    return (folder / "pressed.onnx").read_bytes(), told.counts["share-kmeans"]
+@pytest.fixture(params=[ShareKMeans(bits=4), ShareVectors(length=2, bits=4)], ids=lambda one: one.name)
+def pressed(request, tmp_path):
+    """Makes a file, and counts the weights that were told of."""
+
+    def press():
+        told = Told()
+        model = Pipeline([request.param, Encode()])(
+            Model.load(zoo.path("lenet5")), Workbench(threads=1, progress=told)
+        ).model
+        model.save(tmp_path / "pressed.onnx")
+        return (tmp_path / "pressed.onnx").read_bytes(), told.counts[request.param.name]
+
+    return press
 
 
-def test_two_processes_of_a_dask_cluster_make_the_same_file(cluster, tmp_path):
-    alone = pressed(tmp_path)
+def test_two_processes_of_a_dask_cluster_make_the_same_file(cluster, pressed):
+    alone = pressed()
     with engine(name="dask", address=cluster):
         assert workers() == 2
         assert len(set(each(pid, range(8), progress=Silent(), label="", total=8)) | {os.getpid()}) == 3
-        assert pressed(tmp_path) == alone
+        assert pressed() == alone
     assert workers() == 1
 
 
@@ -78,10 +85,10 @@ def pid(_):
     return os.getpid()
 
 
-def test_two_jobs_make_the_same_file(tmp_path):
-    alone = pressed(tmp_path)
+def test_two_jobs_make_the_same_file(pressed):
+    alone = pressed()
     with engine(2):
-        assert pressed(tmp_path) == alone
+        assert pressed() == alone
 
 
 def test_compress_writes_the_same_model(run, model, samples, out, tmp_path, shared):
