@@ -1,4 +1,4 @@
-"""Two workers against one: seconds of a pass in turns, and whether the models are the same."""
+"""Two workers of loky against none, of Dask against one: seconds of a pass in turns, whether the models are the same."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def main() -> None:
         ratios = [one / two for one, two in zip(taken[alone], taken[name], strict=True)]
         print(
             f"{given.name} on {given.model}, {given.workers} workers of {name}: {statistics.median(ratios):.2f} times "
-            f"as fast as one ({min(ratios):.2f}-{max(ratios):.2f}), "
+            f"as fast as {'none' if alone == 'here' else 'one'} ({min(ratios):.2f}-{max(ratios):.2f}), "
             f"{statistics.median(taken[alone]):.1f} s -> {statistics.median(taken[name]):.1f} s"
         )
     print("the same file" if len(hashes) == 1 else f"{len(hashes)} different files")

@@ -34,8 +34,8 @@ def in_turns(
         progress: told about the rounds.
 
     Returns:
-        Seconds, float64 [rounds, runners]; the ratio of two columns is free of what slows
-        both alike for a while (for what does not, see `calm`).
+        Seconds, float64 [rounds, runners]; the ratio of two columns is free of what slows both alike for
+        a while (for what does not, see `calm`).
     """
     fitted = [[runner.fitted(batch) for batch in batches] for runner in runners]  # casts are not what is timed
     for index in range(len(batches)):  # the first run of a shape allocates

@@ -68,14 +68,14 @@ class Judge:
         Raises:
             OnnxpressError: it does not run, or the metric fails.
         """
-        sure = confidence is not None and max_drop is not None and self.bench.metric is not None
-        metric = Scored(self.bench.metric) if sure and self.bench.metric is not None else None
+        metric = self.bench.metric
+        scored = None if metric is None or max_drop is None or confidence is None else Scored(metric)
         before, after = Artifact.of(self.source), Artifact.of(path)
         verification = verify(
             self.source,
             path,
             data=self.feed,
-            metric=metric or self.bench.metric,
+            metric=scored or metric,
             providers=self.bench.providers,
             threads=self.bench.threads,
             limit=PARITY_BATCHES,
@@ -93,7 +93,7 @@ class Judge:
             reports=tuple(reports),
             verification=verification,
             benchmarks=tuple(self.time(path) if benchmarks is None else benchmarks),
-            gate=self._gate(metric, max_drop, confidence),
+            gate=self._gate(scored, max_drop, confidence),
         )
 
     def time(self, path: Path, *, reference: Path | None = None) -> tuple[Benchmark, ...]:
@@ -122,8 +122,8 @@ class Judge:
             source=self.source, feed=self.timed, providers=bench.providers, threads=bench.threads, calm=self.calm
         )
 
-    def _gate(self, metric: Scored | None, max_drop: float | None, confidence: float | None) -> Drop | None:
+    def _gate(self, scored: Scored | None, max_drop: float | None, confidence: float | None) -> Drop | None:
         """How sure it is that the metric fell by no more than it may."""
-        if metric is None or max_drop is None or confidence is None:
+        if scored is None or max_drop is None or confidence is None:
             return None
-        return worst_drop(metric, limit=max_drop, confidence=confidence, seed=self.bench.seed)
+        return worst_drop(scored, limit=max_drop, confidence=confidence, seed=self.bench.seed)
