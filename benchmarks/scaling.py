@@ -1,4 +1,4 @@
-"""Two workers of loky against none, of Dask against one: seconds of a pass in turns, whether the models are the same."""
+"""Two workers of loky against none, of Dask against one: seconds of a pass in turns, whether the files are the same."""
 
 from __future__ import annotations
 
